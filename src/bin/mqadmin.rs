@@ -1,0 +1,2 @@
+//! mqadmin
+fn main() {}

@@ -1,0 +1,2 @@
+//! mqnamesrv
+fn main() {}

@@ -1,0 +1,290 @@
+//! Files and folders, with faults that tests can switch on.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+
+/// Access to the file system. Clones share their faults.
+#[derive(Debug, Clone, Default)]
+pub struct Disk {
+    faults: Option<Arc<Faults>>,
+}
+
+/// Faults of a disk, switched by the test that owns it while a store runs on it.
+#[derive(Debug, Default)]
+pub struct Faults {
+    /// Every `fdatasync` and `fsync` fails with EIO.
+    pub sync_fails: AtomicBool,
+    /// Every write and allocation fails with ENOSPC.
+    pub full: AtomicBool,
+    /// If not 0: used space in percent that [`Disk::usage`] reports.
+    pub used_percent: AtomicI64,
+    /// Number of successful syncs.
+    pub syncs: AtomicU64,
+}
+
+/// How full the file system of a path is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DiskUsage {
+    /// Size in bytes.
+    pub total_bytes: u64,
+    /// Bytes that an ordinary user may still write.
+    pub free_bytes: u64,
+}
+
+impl DiskUsage {
+    /// Returns the used share, 0.0 to 1.0.
+    pub fn ratio(&self) -> f64 {
+        if self.total_bytes == 0 {
+            return 0.0;
+        }
+        1.0 - self.free_bytes as f64 / self.total_bytes as f64
+    }
+}
+
+/// An open file. Positioned reads and writes only; may be shared between threads.
+#[derive(Debug)]
+pub struct File {
+    file: fs::File,
+    path: PathBuf,
+    faults: Option<Arc<Faults>>,
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is where the library opens files")]
+impl Disk {
+    /// Returns the machine's disk.
+    pub fn real() -> Self {
+        Self { faults: None }
+    }
+
+    /// Returns the machine's disk with faults on top.
+    pub fn faulty(faults: Arc<Faults>) -> Self {
+        Self { faults: Some(faults) }
+    }
+
+    /// Opens a file for reading and writing; makes it if `create`. Never truncates.
+    pub fn open(&self, path: &Path, create: bool) -> io::Result<File> {
+        let file = OpenOptions::new().read(true).write(true).create(create).truncate(false).open(path)?;
+        Ok(File { file, path: path.to_owned(), faults: self.faults.clone() })
+    }
+
+    /// Reads a whole file.
+    pub fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        fs::read(path)
+    }
+
+    /// Replaces a small file so that a crash leaves the old or the new content, never a mix.
+    ///
+    /// Writes `<path>.tmp`, syncs it, keeps the old file as `<path>.bak` (as Java's `ConfigManager` does),
+    /// renames, and syncs the folder. Blocks on two fsyncs.
+    pub fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        let temporary = with_suffix(path, ".tmp");
+        let file = self.open(&temporary, true)?;
+        file.set_len(0)?;
+        file.write_all_at(content, 0)?;
+        file.sync_all()?;
+        match fs::read(path) {
+            Ok(old) if old != content => fs::write(with_suffix(path, ".bak"), old)?,
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        fs::rename(&temporary, path)?;
+        match path.parent() {
+            Some(folder) => self.sync_folder(folder),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes a file. Maps of it stay readable until they are dropped.
+    pub fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    /// Removes a folder with all that is in it.
+    pub fn remove_folder(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir_all(path)
+    }
+
+    /// Makes a folder and its parents.
+    pub fn make_folder(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path)
+    }
+
+    /// Lists a folder's entries, sorted by name; empty if there is no such folder.
+    pub fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        let entries = match fs::read_dir(path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut paths = entries.map(|entry| entry.map(|e| e.path())).collect::<io::Result<Vec<_>>>()?;
+        paths.sort();
+        Ok(paths)
+    }
+
+    /// Returns when a file was last written, in milliseconds since 1970.
+    pub fn modified_ms(&self, path: &Path) -> io::Result<i64> {
+        let modified = fs::metadata(path)?.modified()?;
+        Ok(modified
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    /// Makes the entries of a folder durable.
+    pub fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        self.check_sync()?;
+        fs::File::open(path)?.sync_all()
+    }
+
+    /// Returns how full the file system of `path` is.
+    pub fn usage(&self, path: &Path) -> io::Result<DiskUsage> {
+        let stat = rustix::fs::statvfs(path)?;
+        let total_bytes = stat.f_blocks * stat.f_frsize;
+        let mut free_bytes = stat.f_bavail * stat.f_frsize;
+        if let Some(faults) = &self.faults {
+            let used = faults.used_percent.load(Ordering::Relaxed);
+            if used != 0 {
+                free_bytes = total_bytes / 100 * u64::try_from(100 - used).unwrap_or(0);
+            }
+        }
+        Ok(DiskUsage { total_bytes, free_bytes })
+    }
+
+    /// Takes an exclusive lock on a file, made if absent, and holds it until the returned file is dropped.
+    /// `WouldBlock` if another process holds it.
+    pub fn lock(&self, path: &Path) -> io::Result<File> {
+        let file = self.open(path, true)?;
+        rustix::fs::fcntl_lock(&file.file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(
+            |error| match error {
+                rustix::io::Errno::ACCESS | rustix::io::Errno::AGAIN => {
+                    io::Error::from(ErrorKind::WouldBlock)
+                }
+                other => io::Error::from(other),
+            },
+        )?;
+        Ok(file)
+    }
+
+    fn check_sync(&self) -> io::Result<()> {
+        check_sync(self.faults.as_deref())
+    }
+}
+
+impl File {
+    /// Returns the path that the file was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns the length in bytes.
+    pub fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    /// Returns true if the file has no bytes.
+    pub fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Reads exactly `buf.len()` bytes from `offset`.
+    pub fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(buf, offset)
+    }
+
+    /// Reads up to `buf.len()` bytes from `offset`; fewer only at the end of the file.
+    pub fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut done = 0;
+        while done < buf.len() {
+            match self.file.read_at(&mut buf[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    /// Writes all of `buf` at `offset`. After an error any prefix may have been written.
+    pub fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        self.check_space()?;
+        self.file.write_all_at(buf, offset)
+    }
+
+    /// Makes the content durable, not the times. An error must stop the broker: the kernel may have dropped
+    /// the pages that it could not write.
+    pub fn sync_data(&self) -> io::Result<()> {
+        check_sync(self.faults.as_deref())?;
+        self.file.sync_data()
+    }
+
+    /// Makes the content and the file's size and times durable.
+    pub fn sync_all(&self) -> io::Result<()> {
+        check_sync(self.faults.as_deref())?;
+        self.file.sync_all()
+    }
+
+    /// Sets the length without allocating blocks.
+    pub fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    /// Allocates blocks for the first `len` bytes, so that later writes cannot find the disk full.
+    ///
+    /// Where the file system cannot, the missing bytes are written as zeros.
+    pub fn allocate(&self, len: u64) -> io::Result<()> {
+        self.check_space()?;
+        match rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), 0, len) {
+            Ok(()) => Ok(()),
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
+                let zeros = vec![0; 1 << 20];
+                let mut at = self.len()?;
+                while at < len {
+                    let n = usize::try_from((len - at).min(zeros.len() as u64)).unwrap_or(zeros.len());
+                    self.file.write_all_at(&zeros[..n], at)?;
+                    at += n as u64;
+                }
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Tells the kernel to start writing `len` bytes from `offset` and to drop them from memory when done.
+    pub fn drop_cache(&self, offset: u64, len: u64) {
+        let len = std::num::NonZeroU64::new(len);
+        let _ = rustix::fs::fadvise(&self.file, offset, len, rustix::fs::Advice::DontNeed);
+    }
+
+    pub(super) fn as_std(&self) -> &fs::File {
+        &self.file
+    }
+
+    fn check_space(&self) -> io::Result<()> {
+        match &self.faults {
+            Some(faults) if faults.full.load(Ordering::Relaxed) => {
+                Err(io::Error::from(rustix::io::Errno::NOSPC))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn check_sync(faults: Option<&Faults>) -> io::Result<()> {
+    let Some(faults) = faults else { return Ok(()) };
+    if faults.sync_fails.load(Ordering::Relaxed) {
+        return Err(io::Error::from(rustix::io::Errno::IO));
+    }
+    faults.syncs.fetch_add(1, Ordering::Relaxed);
+    Ok(())
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}

@@ -1,0 +1,12 @@
+//! The outside world: clock, randomness, files, maps. Nothing else in the library touches them directly,
+//! so that tests can hand in a clock that jumps and a disk that fails.
+
+mod clock;
+mod disk;
+mod mmap;
+mod random;
+
+pub use clock::Clock;
+pub use disk::{Disk, DiskUsage, Faults, File};
+pub use mmap::Map;
+pub use random::Random;
