@@ -41,6 +41,8 @@ pub const BLANK_MIN: usize = 8;
 /// Longest property string in bytes.
 pub const PROPERTIES_MAX: usize = i16::MAX as usize;
 
+/// Highest queue offset that has a place in a ConsumeQueue file.
+const QUEUE_OFFSET_MAX: u64 = i64::MAX as u64 / 32;
 const TOPIC_V1_MAX: usize = 127;
 const QUEUE_OFFSET_AT: usize = 20;
 const PHYSICAL_OFFSET_AT: usize = 28;
@@ -229,6 +231,9 @@ pub enum RecordError {
     /// Topic or properties are not UTF-8, or the topic has a zero byte.
     #[error("the topic or the properties are not text")]
     Text,
+    /// The queue offset is not the one that follows in its queue.
+    #[error("the queue offset does not follow the one before")]
+    Order,
     /// The last byte is zero, as after a write that was cut off.
     #[error("the record's last bytes were not written")]
     Torn,
@@ -357,6 +362,7 @@ pub fn scan(rest: &[u8], position: PhysicalOffset) -> Scanned<'_> {
         return if fits { Scanned::Blank(rest.len()) } else { Scanned::End(RecordError::Lengths) };
     }
     match Record::decode(rest).and_then(|record| record.check_body().map(|()| record)) {
+        Ok(record) if record.queue_offset.0 > QUEUE_OFFSET_MAX => Scanned::End(RecordError::Order),
         Ok(record) if record.properties.ends_with('\0') => Scanned::End(RecordError::Torn),
         Ok(record) if record.physical_offset == position => Scanned::Record(record),
         Ok(_) => Scanned::End(RecordError::Lengths),
