@@ -106,7 +106,7 @@ impl Store {
     pub(super) fn dispatch_record(
         &self,
         record: &Record<'_>,
-        listener: Option<&ArrivalListener>,
+        announce: Announce,
     ) -> Result<()> {
         self.dispatched_timestamp.store(record.store_timestamp, Ordering::Relaxed);
         if record.sys_flag.is_queued() && record.queue_id < super::consume_queue::QUEUES_MAX {

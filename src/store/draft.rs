@@ -54,6 +54,11 @@ impl Draft {
         false
     }
 
+    /// Returns the encoded records. Final once the draft is appended.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// Returns the topic.
     pub fn topic(&self) -> &Topic {
         &self.topic
