@@ -42,6 +42,14 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The file cannot be written.
+    #[error("write {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The text is not in .properties format.
     #[error("{origin}: {reason}")]
     Syntax {
@@ -93,6 +101,7 @@ impl Error {
             Self::NamesrvAddr(_) | Self::SlaveId => 253,
             Self::TwoModes => 252,
             Self::Read { .. }
+            | Self::Write { .. }
             | Self::Syntax { .. }
             | Self::Value { .. }
             | Self::BlackListed(_)

@@ -225,11 +225,10 @@ impl<T: Settings> Loaded<T> {
     ///
     /// Blocks on two fsyncs.
     pub fn save(&self, keys: &[String], path: &Path, disk: &Disk) -> Result<(), Error> {
-        let failed = |source| Error::Read { path: path.to_owned(), source };
         let bytes = match disk.read(path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(failed(error)),
+            Err(source) => return Err(Error::Read { path: path.to_owned(), source }),
         };
         let changes = keys.iter().filter_map(|key| {
             let item = self.pending.get(key).or_else(|| self.items.get(key))?;
@@ -237,7 +236,8 @@ impl<T: Settings> Loaded<T> {
         });
         let new = properties::rewrite(&properties::decode(&bytes), &changes.collect())
             .map_err(|error| syntax(error, |line| Origin::File(path.to_owned(), line)))?;
-        disk.replace(path, &encode_like(&bytes, &new)).map_err(failed)
+        disk.replace(path, &encode_like(&bytes, &new))
+            .map_err(|source| Error::Write { path: path.to_owned(), source })
     }
 
     fn text(&self, wanted: impl Fn(&str) -> bool) -> String {

@@ -10,6 +10,8 @@ mod load;
 mod machine;
 mod namesrv;
 pub mod properties;
+#[cfg(test)]
+mod tests;
 
 pub use broker::{BrokerConfig, BrokerRole, FlushDiskType, MessageRequestMode};
 pub use error::{Error, Origin};

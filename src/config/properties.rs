@@ -1,6 +1,7 @@
 //! Java's .properties text: parsed with line numbers, escaped, and rewritten in place.
 //!
-//! As `java.util.Properties`, with one difference: blanks at the end of a value are not part of it.
+//! As `java.util.Properties`, except that blanks at the end of a value are not part of it, and that a lone
+//! backslash at the end of the text is no item.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -51,7 +52,8 @@ pub fn parse(text: &str) -> Result<Vec<Item>, BadEscape> {
         let first = next;
         next += 1;
         let mut piece = content(line);
-        if piece.is_empty() || piece.starts_with(['#', '!']) {
+        // A line with nothing but its continuation mark is blank to Java: a comment may follow it.
+        if piece.is_empty() || piece == "\\" || piece.starts_with(['#', '!']) {
             continue;
         }
         let mut logical = String::new();
@@ -61,9 +63,6 @@ pub fn parse(text: &str) -> Result<Vec<Item>, BadEscape> {
             next = (next + 1).min(lines.len());
         }
         logical.push_str(piece);
-        if logical.is_empty() {
-            continue;
-        }
         let (key, value) = split(&logical);
         let bad = |_| BadEscape { line: first + 1 };
         items.push(Item {
@@ -228,6 +227,115 @@ fn escape_into(out: &mut String, text: &str, is_key: bool) {
                     let _ = write!(out, "\\u{unit:04X}");
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pairs(text: &str) -> Vec<(String, String)> {
+        parse(text).unwrap().into_iter().map(|item| (item.key, item.value)).collect()
+    }
+
+    #[test]
+    fn texts_are_read_as_java_reads_them() {
+        // Printed by java.util.Properties of OpenJDK 17.
+        let cases: &[(&str, &[(&str, &str)])] = &[
+            ("a=b", &[("a", "b")]),
+            ("a = b", &[("a", "b")]),
+            ("a:b", &[("a", "b")]),
+            ("a b", &[("a", "b")]),
+            ("a\tb", &[("a", "b")]),
+            ("a", &[("a", "")]),
+            ("a=", &[("a", "")]),
+            ("=b", &[("", "b")]),
+            ("  a  =  b", &[("a", "b")]),
+            ("a=b=c", &[("a", "b=c")]),
+            ("a==b", &[("a", "=b")]),
+            ("a: =b", &[("a", "=b")]),
+            ("# c\na=1\n! d\nb=2", &[("a", "1"), ("b", "2")]),
+            ("a=1\\\n  2", &[("a", "12")]),
+            ("a=1\\\\\nb=2", &[("a", "1\\"), ("b", "2")]),
+            ("a=\\\n\nb=2", &[("a", ""), ("b", "2")]),
+            ("a=x\\\r\n   y\r\nb=2", &[("a", "xy"), ("b", "2")]),
+            ("a\\ b=c", &[("a b", "c")]),
+            ("a\\=b=c", &[("a=b", "c")]),
+            ("a\\:b:c", &[("a:b", "c")]),
+            ("a=\\u0041\\u00e9", &[("a", "A\u{e9}")]),
+            ("a=\\t\\n\\r\\f\\\\\\q", &[("a", "\t\n\r\u{c}\\q")]),
+            ("a=1\\", &[("a", "1")]),
+            ("\\\n#x=1", &[]),
+            ("a=1\rb=2", &[("a", "1"), ("b", "2")]),
+            ("\u{c} a=1", &[("a", "1")]),
+            ("k\\\nl=v", &[("kl", "v")]),
+            ("a=\\ b", &[("a", " b")]),
+            ("a=#b", &[("a", "#b")]),
+            ("\\#a=1", &[("#a", "1")]),
+            ("a=caf\u{e9}", &[("a", "caf\u{e9}")]),
+            ("a=1\\\n# no comment", &[("a", "1# no comment")]),
+        ];
+        for (text, expected) in cases {
+            let expected: Vec<_> = expected.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+            assert_eq!(pairs(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn blanks_after_a_value_are_cut_unlike_java() {
+        assert_eq!(pairs("a=b \t\nc=d\\ "), [("a".into(), "b".into()), ("c".into(), "d ".into())]);
+    }
+
+    #[test]
+    fn bad_unicode_escapes_name_their_line() {
+        for text in ["x=1\na=\\u12", "x=1\na=\\uxyzw", "x=1\n\\u1=a", "x=1\na=\\u00\u{e9}9"] {
+            assert_eq!(parse(text), Err(BadEscape { line: 2 }), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn items_know_their_lines() {
+        let items = parse("# c\na=1\\\n 2\n\nb=3").unwrap();
+        let lines: Vec<_> = items.iter().map(Item::line).collect();
+        assert_eq!(lines, [2, 5]);
+    }
+
+    #[test]
+    fn a_rewrite_keeps_what_it_does_not_change() {
+        let text = "# the port\r\nlistenPort = 1\r\na=x\\\r\n  y\r\nlistenPort=2\r\n! end";
+        let changes = [("listenPort", "3"), ("a", "z"), ("new", "caf\u{e9} ")];
+        let changes = changes.map(|(k, v)| (k.to_string(), v.to_string())).into();
+        let expected = "# the port\r\nlistenPort = 1\r\na=z\r\nlistenPort=3\r\n! end\nnew=caf\\u00E9\\ \n";
+        assert_eq!(rewrite(text, &changes).unwrap(), expected);
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_are_latin1() {
+        assert_eq!(decode(b"a=caf\xe9"), "a=caf\u{e9}");
+        assert_eq!(decode("\u{feff}a=caf\u{e9}".as_bytes()), "a=caf\u{e9}");
+    }
+
+    proptest! {
+        #[test]
+        fn parsing_never_panics(text in "[ab=:#!\\\\ \t\r\nu0-9\u{e9}]{0,60}|\\PC*") {
+            if let Ok(items) = parse(&text) {
+                let changes: BTreeMap<_, _> = items.into_iter().map(|item| (item.key, "new".into())).collect();
+                let rewritten = rewrite(&text, &changes).unwrap();
+                for (key, value) in &changes {
+                    let last = parse(&rewritten).unwrap().into_iter().rfind(|item| item.key == *key);
+                    prop_assert_eq!(last.map(|item| item.value), Some(value.clone()));
+                }
+            }
+        }
+
+        #[test]
+        fn escaped_pairs_are_read_back(key in "\\PC*|[ \\\\=:#!a\t\n\r\u{c}]*", value in "\\PC*|[ \\\\=:#!a\t\n\r\u{c}]*") {
+            let line = escape(&key, &value);
+            prop_assert!(line.is_ascii());
+            prop_assert_eq!(pairs(&line), [(key, value)]);
         }
     }
 }
