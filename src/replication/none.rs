@@ -224,7 +224,10 @@ fn sync(from_writer: &mpsc::Receiver<Written>, committer: &Committer) {
         for written in turn {
             match (written, &flushed) {
                 (Written::Draft { draft, position, answer }, Ok(flushed)) => {
-                    assert!(position.plus(draft.len() as u64) <= *flushed, "only what is synced is acknowledged");
+                    assert!(
+                        position.plus(draft.len() as u64) <= *flushed,
+                        "only what is synced is acknowledged"
+                    );
                     commit(committer, &draft, position, answer);
                 }
                 (Written::Draft { answer, .. }, Err(error)) => {
@@ -256,7 +259,8 @@ fn forget_visible(committer: &Committer, forget: Forget) {
 fn apply_changes(incoming: &mpsc::Receiver<Change>, metadata: &Metadata, queue: &AppendQueue) {
     while let Ok(first) = incoming.recv() {
         let mut answers = Vec::new();
-        for Change { command, answer } in std::iter::once(first).chain(incoming.try_iter().take(CHANGES_MAX)) {
+        for Change { command, answer } in std::iter::once(first).chain(incoming.try_iter().take(CHANGES_MAX))
+        {
             metadata.apply(&command);
             let forgotten = match command {
                 MetadataCommand::DeleteTopic(topic) => forget(topic, queue),

@@ -22,7 +22,9 @@ struct Slot(Mutex<State>);
 struct State {
     written: Option<Appended>,
     done: Option<Result<(), Error>>,
-    waker: Option<Waker>,
+    /// Of the task that waits for `written`, which few do.
+    written_waker: Option<Waker>,
+    done_waker: Option<Waker>,
 }
 
 pub(super) fn pending_append() -> (AppendAnswer, PendingAppend) {
@@ -39,7 +41,7 @@ impl PendingAppend {
                 (Some(Err(error)), None) => Poll::Ready(Err(error.clone())),
                 (_, Some(appended)) => Poll::Ready(Ok(appended.clone())),
                 (Some(Ok(())) | None, None) => {
-                    state.waker = Some(context.waker().clone());
+                    state.written_waker = Some(context.waker().clone());
                     Poll::Pending
                 }
             }
@@ -55,7 +57,7 @@ impl PendingAppend {
                 (Some(Err(error)), _) => Poll::Ready(Err(error.clone())),
                 (Some(Ok(())), Some(appended)) => Poll::Ready(Ok(appended.clone())),
                 _ => {
-                    state.waker = Some(context.waker().clone());
+                    state.done_waker = Some(context.waker().clone());
                     Poll::Pending
                 }
             }
@@ -70,7 +72,7 @@ impl AppendAnswer {
         let waker = {
             let mut state = self.0.lock();
             state.written = Some(appended);
-            state.waker.take()
+            state.written_waker.take()
         };
         if let Some(waker) = waker {
             waker.wake();
@@ -92,17 +94,15 @@ impl Drop for AppendAnswer {
 impl Slot {
     /// The first answer counts.
     fn finish(&self, result: Result<(), Error>) {
-        let waker = {
+        let wakers = {
             let mut state = self.lock();
             if state.done.is_some() {
                 return;
             }
             state.done = Some(result);
-            state.waker.take()
+            [state.written_waker.take(), state.done_waker.take()]
         };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wakers.into_iter().flatten().for_each(Waker::wake);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -116,7 +116,8 @@ impl AppendQueue {
 
     async fn wait_for_room(&self, permits: u32) -> Result<OwnedSemaphorePermit, Error> {
         let acquired =
-            tokio::time::timeout(self.limits.wait_max, Arc::clone(&self.room).acquire_many_owned(permits)).await;
+            tokio::time::timeout(self.limits.wait_max, Arc::clone(&self.room).acquire_many_owned(permits))
+                .await;
         match acquired {
             Ok(Ok(room)) => Ok(room),
             Ok(Err(_)) => Err(Error::Stopped),

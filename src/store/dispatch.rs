@@ -103,11 +103,7 @@ pub(super) enum Announce {
 
 impl Store {
     /// Adds one record to the files that are derived from the log.
-    pub(super) fn dispatch_record(
-        &self,
-        record: &Record<'_>,
-        announce: Announce,
-    ) -> Result<()> {
+    pub(super) fn dispatch_record(&self, record: &Record<'_>, announce: Announce) -> Result<()> {
         self.dispatched_timestamp.store(record.store_timestamp, Ordering::Relaxed);
         if record.sys_flag.is_queued() && record.queue_id < super::consume_queue::QUEUES_MAX {
             let topic = Topic::new(record.topic);
