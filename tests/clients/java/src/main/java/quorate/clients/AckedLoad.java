@@ -49,11 +49,12 @@ public final class AckedLoad {
     }
 
     public static void main(String[] args) throws Exception {
-        if (System.getProperty("rocketmq.client.logRoot") == null) {
-            System.setProperty("rocketmq.client.logRoot", System.getProperty("java.io.tmpdir") + "/quorate-clients-logs");
+        // 4.x and 5.x name these settings differently
+        for (String name : new String[] {"rocketmq.client.logRoot", "rocketmq.log.root"}) {
+            System.getProperties().putIfAbsent(name, System.getProperty("java.io.tmpdir") + "/quorate-clients-logs");
         }
-        if (System.getProperty("rocketmq.client.logLevel") == null) {
-            System.setProperty("rocketmq.client.logLevel", "WARN");
+        for (String name : new String[] {"rocketmq.client.logLevel", "rocketmq.log.level"}) {
+            System.getProperties().putIfAbsent(name, "WARN");
         }
         String what = args.length > 0 ? args[0] : "";
         int code;
