@@ -5,7 +5,8 @@ proxy CONTROL_PORT BIND_IP LINK...      LINK is listenHost:port=targetHost:port@
 journal CONTROL_PORT FILE               tells the running proxy where further frames of free links go
 extract JOURNAL OUTDIR [--only CODES] [--link NAME] [--suffix TEXT] [--skip CODES] [--max BYTES]
         [--client-language NAME] [--headers ROCKETMQ]
-list DIR                                prints one line per captured file
+table DIR                               rewrites the table in DIR/README.md
+show FILE...                            prints frames
 """
 import asyncio
 import base64
@@ -270,6 +271,7 @@ def variant(h, r, direction):
         v.append("order" if e.get("order") == "true" else "")
     elif code == 103:
         v.append("slave" if e.get("brokerId") not in (None, "0") else "")
+        v.append("told-master" if r is not None and r["ext"].get("masterAddr") else "")
         n = len((json_body(h).get("topicConfigSerializeWrapper") or {}).get("topicConfigTable") or {})
         v.append("increment" if 0 < n < 4 else "")
         v.append("acting-master" if e.get("enableActingMaster") == "true" else "")
@@ -344,26 +346,45 @@ def extract(args):
     print("%s: %d kinds of exchange" % (out_dir, len(best)))
 
 
-def describe(directory):
-    """Markdown rows: file, bytes, a word on the content."""
-    for name in sorted(os.listdir(directory)):
-        if not name.endswith(".bin"):
-            continue
-        with open(os.path.join(directory, name), "rb") as f:
-            frame = f.read()
-        h = decode(frame)
-        words = []
-        if h.get("flag", 0) & 1:
-            words.append("code %d" % h["code"])
-        if h.get("flag", 0) & 2:
-            words.append("one-way")
-        if h.get("remark"):
-            words.append("remark `%s`" % h["remark"].split("\n")[0].replace("|", "/")[:70])
-        if h["ext"]:
-            words.append("fields " + " ".join(sorted(h["ext"])))
-        if h["body"]:
-            words.append("body %d" % len(h["body"]))
-        print("| `%s` | %d | %s |" % (name, len(frame), "; ".join(words)))
+COLUMNS = [("java-5.5.0", ""), ("java-5.5.0", "-binary"), ("java-4.9.8", ""), ("go-2.1.2", "")]
+
+
+def table(folder):
+    """Rewrites the table of README.md: a row per kind of exchange, request and response bytes per client."""
+    rows = {}
+    for column, (directory, wanted) in enumerate(COLUMNS):
+        for name in sorted(os.listdir(os.path.join(folder, directory))):
+            stem, extension = os.path.splitext(name)
+            if extension != ".bin" or stem.endswith("-binary") != bool(wanted):
+                continue
+            stem = stem[:-len(wanted)] if wanted else stem
+            code, rest = stem.split("-", 1)
+            code_name, _, rest = rest.partition("-")
+            kind, _, tail = rest.partition("-")
+            cell = rows.setdefault((int(code), code_name, tail), [["", ""] for _ in COLUMNS])[column]
+            cell[kind == "response"] = str(os.path.getsize(os.path.join(folder, directory, name)))
+    lines = ["| code | name | variant | " + " | ".join(d.replace("-", " ") + k.replace("-", " ") for d, k in COLUMNS) + " |",
+             "|---|---|---|" + "---|" * len(COLUMNS)]
+    for (code, name, tail), cells in sorted(rows.items()):
+        shown = ["" if c == ["", ""] else c[0] + (" / " + c[1] if c[1] else " one-way") for c in cells]
+        lines.append("| %d | %s | %s | %s |" % (code, name, tail, " | ".join(shown)))
+    path = os.path.join(folder, "README.md")
+    with open(path) as f:
+        text = f.read()
+    head = text[:text.index("| code | name |")]
+    with open(path, "w") as f:
+        f.write(head + "\n".join(lines) + "\n")
+
+
+def show(paths):
+    for path in paths:
+        with open(path, "rb") as f:
+            h = decode(f.read())
+        body = h.pop("body")
+        h.pop("ext")
+        print(os.path.basename(path), json.dumps(h, ensure_ascii=False))
+        if body:
+            print("   ", body[:2000])
 
 
 def main():
@@ -376,8 +397,10 @@ def main():
             s.recv(16)
     elif command == "extract":
         extract(args)
-    elif command == "list":
-        describe(args[0])
+    elif command == "table":
+        table(args[0])
+    elif command == "show":
+        show(args)
     else:
         print(__doc__, file=sys.stderr)
         sys.exit(2)

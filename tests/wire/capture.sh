@@ -74,7 +74,8 @@ case " $want " in *" main "*)
   timeout 400 env HOME="$work" "$work/wire-go" "$client_ns" "$broker" < "$work/go.in.$$" > "$work/go.out" 2> "$work/go.err" & go_pid=$!
   exec 7> "$work/go.in.$$"; rm "$work/go.in.$$"
   for _ in $(seq 1500); do grep -q READY "$work/go.out" && break; kill -0 "$go_pid" 2>/dev/null || break; sleep 0.2; done
-  "$peer" mqadmin consumerStatus -n "$client_ns" -g wire_go_push > "$work/go.status" 2>&1 || true
+  # the tool writes what it learns into its working folder
+  (cd "$work" && "$peer" mqadmin consumerStatus -n "$client_ns" -g wire_go_push > "$work/go.status" 2>&1) || true
   echo >&7; exec 7>&-
   wait "$go_pid" || echo "capture: some steps of the Go client failed" >&2
   cat "$work/go.out"
@@ -112,4 +113,5 @@ case " $want " in *" slave "*)
   extract "$work/broker.jsonl" "$here/java-5.5.0" --only 103,322,904 --suffix -group
   extract "$work/slave.jsonl" "$here/java-5.5.0" --only 21,43,45,60,61,201,402,906 --suffix -from-slave
 esac
+python3 "$here/capture.py" table "$here"
 du -sb "$here"/java-* "$here"/go-2.1.2
