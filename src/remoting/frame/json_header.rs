@@ -5,14 +5,14 @@ use std::io::Write;
 use crate::remoting::body::Body;
 use crate::remoting::command::{Command, Language, SerializeType};
 use crate::remoting::ext_fields::ExtFields;
-use crate::remoting::json::{Scanner, push_string};
+use crate::remoting::json::{self, Scanner, push_string};
 
 use super::FrameError;
 
 /// Reads a header; the body stays empty.
 pub(super) fn decode(bytes: &[u8]) -> Result<Command, FrameError> {
     // Java replaces what is not UTF-8, so no frame is refused for it.
-    let text = String::from_utf8_lossy(bytes);
+    let text = json::to_text(bytes);
     let mut scanner = Scanner::new(&text);
     let mut command = Command {
         code: 0,
