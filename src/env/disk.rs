@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
+/// The kernel takes no more pieces in one call (`UIO_MAXIOV`).
+const IOVECS_MAX: usize = 1024;
+
 /// Access to the file system. Clones share their faults.
 #[derive(Debug, Clone, Default)]
 pub struct Disk {
@@ -126,12 +129,23 @@ impl Disk {
         Ok(paths)
     }
 
+    /// Returns whether there is a file or folder of that name.
+    pub fn exists(&self, path: &Path) -> io::Result<bool> {
+        path.try_exists()
+    }
+
     /// Returns when a file was last written, in milliseconds since 1970.
     pub fn modified_ms(&self, path: &Path) -> io::Result<i64> {
         let modified = fs::metadata(path)?.modified()?;
         Ok(modified
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    /// Makes everything on the file system of `path` durable: for many files at once.
+    pub fn sync_file_system(&self, path: &Path) -> io::Result<()> {
+        self.check_sync()?;
+        Ok(rustix::fs::syncfs(fs::File::open(path)?)?)
     }
 
     /// Makes the entries of a folder durable.
@@ -241,17 +255,57 @@ impl File {
         match rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), 0, len) {
             Ok(()) => Ok(()),
             Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
-                let zeros = vec![0; 1 << 20];
-                let mut at = self.len()?;
-                while at < len {
-                    let n = usize::try_from((len - at).min(zeros.len() as u64)).unwrap_or(zeros.len());
-                    self.file.write_all_at(&zeros[..n], at)?;
-                    at += n as u64;
-                }
-                Ok(())
+                let at = self.len()?;
+                self.write_zeros(at, len)
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Makes `len` bytes from `offset` zero without changing the length. Not durable until synced.
+    pub fn zero(&self, offset: u64, len: u64) -> io::Result<()> {
+        if len == 0 {
+            return Ok(());
+        }
+        match rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::ZERO_RANGE, offset, len) {
+            Ok(()) => Ok(()),
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
+                self.write_zeros(offset, offset + len)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn write_zeros(&self, mut at: u64, end: u64) -> io::Result<()> {
+        let zeros = vec![0; 1 << 20];
+        while at < end {
+            let n = usize::try_from((end - at).min(zeros.len() as u64)).unwrap_or(zeros.len());
+            self.file.write_all_at(&zeros[..n], at)?;
+            at += n as u64;
+        }
+        Ok(())
+    }
+
+    /// Writes all of `parts`, one after the other, at `offset`. After an error any prefix may have been written.
+    pub fn write_all_vectored_at(&self, parts: &[&[u8]], mut offset: u64) -> io::Result<()> {
+        self.check_space()?;
+        for chunk in parts.chunks(IOVECS_MAX) {
+            let mut slices: Vec<io::IoSlice<'_>> = chunk.iter().map(|part| io::IoSlice::new(part)).collect();
+            let mut slices = &mut slices[..];
+            io::IoSlice::advance_slices(&mut slices, 0);
+            while !slices.is_empty() {
+                match rustix::io::pwritev(&self.file, slices, offset) {
+                    Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                    Ok(n) => {
+                        offset += n as u64;
+                        io::IoSlice::advance_slices(&mut slices, n);
+                    }
+                    Err(rustix::io::Errno::INTR) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Tells the kernel to start writing `len` bytes from `offset` and to drop them from memory when done.

@@ -1,1 +1,161 @@
-//! (being written)
+//! Turns an append into a committed append, and knows who leads.
+//!
+//! Everything that changes what a broker keeps goes through here: messages by [`Replication::append`], topics,
+//! groups and offsets by [`Replication::change`]. Both answer later, when the change is committed, and both need
+//! a [`LeaderPermit`]. Only this module holds the store's `Writer` and `Committer`.
+//!
+//! `none` is the mode of a broker without replicas: committed means written, or under SYNC_FLUSH synced.
+
+mod none;
+mod pending;
+mod queue;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+pub use none::FlushMode;
+pub use pending::{PendingAppend, PendingChange};
+pub use queue::QueueLimits;
+
+use crate::metadata::{self, Metadata, MetadataCommand};
+use crate::model::Term;
+use crate::store::{self, Draft, Opened, Store};
+
+/// Why something was not committed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// This broker does not lead, or no longer in the term of the permit.
+    #[error("this broker is not the master of its group")]
+    NotLeader,
+    /// Too much waits already.
+    #[error("{queued_bytes} of {limit_bytes} bytes wait to be written, and no room came within {waited:?}")]
+    Busy {
+        /// Bytes that wait.
+        queued_bytes: usize,
+        /// How many may wait (`proposalQueueBytes`).
+        limit_bytes: usize,
+        /// How long this one waited for room.
+        waited: Duration,
+    },
+    /// The broker is stopping.
+    #[error("the broker is stopping")]
+    Stopped,
+    /// The disk is too full.
+    #[error("{0}")]
+    Full(String),
+    /// The message cannot be stored, whatever the state of the broker.
+    #[error("{0}")]
+    Refused(String),
+    /// The store failed; the broker is about to stop.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Self {
+        let text = error.to_string();
+        match error {
+            store::Error::Full { .. } => Self::Full(text),
+            store::Error::TooLarge { .. } | store::Error::Encode(_) => Self::Refused(text),
+            store::Error::Io { .. }
+            | store::Error::Locked(_)
+            | store::Error::Corrupt { .. }
+            | store::Error::Poisoned(_) => Self::Failed(text),
+        }
+    }
+}
+
+impl From<metadata::Error> for Error {
+    fn from(error: metadata::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// The right to write, for one term. Given out by [`Replication::permit`] alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaderPermit {
+    term: Term,
+}
+
+impl LeaderPermit {
+    /// Returns the term in which it holds.
+    pub fn term(&self) -> Term {
+        self.term
+    }
+}
+
+/// What this broker is in its group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Takes writes, in this term.
+    Leader(Term),
+    /// Serves reads.
+    Follower(Term),
+}
+
+/// The handle of all who write. Clones share one log.
+#[derive(Debug, Clone)]
+pub struct Replication {
+    mode: Arc<none::NoReplication>,
+    role: watch::Receiver<Role>,
+}
+
+impl Replication {
+    /// Starts the mode without replicas on an opened store.
+    pub fn start_none(
+        opened: Opened,
+        metadata: Arc<Metadata>,
+        flush: FlushMode,
+        limits: QueueLimits,
+    ) -> std::io::Result<Self> {
+        let (_, role) = watch::channel(Role::Leader(Term(0)));
+        Ok(Self { mode: Arc::new(none::NoReplication::start(opened, metadata, flush, limits)?), role })
+    }
+
+    /// Returns the right to write, if this broker leads.
+    pub fn permit(&self) -> Result<LeaderPermit, Error> {
+        match *self.role.borrow() {
+            Role::Leader(term) => Ok(LeaderPermit { term }),
+            Role::Follower(_) => Err(Error::NotLeader),
+        }
+    }
+
+    /// Returns the role, and tells of its changes.
+    pub fn role(&self) -> watch::Receiver<Role> {
+        self.role.clone()
+    }
+
+    /// Returns the store, for reading.
+    pub fn store(&self) -> &Arc<Store> {
+        self.mode.store()
+    }
+
+    /// Hands in a draft. When this returns, its place in the order of the log is fixed; waits while too much is
+    /// queued, and gives up with [`Error::Busy`].
+    pub async fn append(&self, permit: LeaderPermit, draft: Draft) -> Result<PendingAppend, Error> {
+        self.check(permit)?;
+        self.mode.append(draft).await
+    }
+
+    /// Hands in a change of topics, groups or offsets.
+    pub fn change(&self, permit: LeaderPermit, command: MetadataCommand) -> Result<PendingChange, Error> {
+        self.check(permit)?;
+        self.mode.change(command)
+    }
+
+    /// Returns how many bytes wait to be written.
+    pub fn queued_bytes(&self) -> usize {
+        self.mode.queued_bytes()
+    }
+
+    /// Refuses what comes from now on, writes what is queued, and closes the store. Blocks.
+    pub fn stop(&self) -> Result<(), Error> {
+        self.mode.stop()
+    }
+
+    fn check(&self, permit: LeaderPermit) -> Result<(), Error> {
+        if self.permit()? == permit { Ok(()) } else { Err(Error::NotLeader) }
+    }
+}

@@ -1,1 +1,170 @@
-//! (being written)
+//! What a broker keeps: the CommitLog and the files derived from it, in RocketMQ's own formats.
+//!
+//! Synchronous, with its own threads. Knows neither tokio, nor the wire, nor Raft. Writing needs the
+//! [`Writer`] and the [`Committer`], which [`Store::open`] hands out once; `replication` holds them.
+
+mod checkpoint;
+mod commit_log;
+mod consume_queue;
+mod dispatch;
+mod draft;
+mod error;
+mod index;
+mod maintenance;
+mod read;
+mod recovery;
+mod retention;
+mod segment;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
+
+pub use commit_log::{Appended, CommitLog, Writer};
+pub use consume_queue::{ConsumeQueue, ConsumeQueues, QueueEntry};
+pub use dispatch::{Arrival, Committer, Event, Listener};
+pub use draft::Draft;
+pub use error::Error;
+pub use index::{Index, IndexQuery};
+pub use maintenance::Threads;
+pub use read::{Boundary, Read, ReadLimits, ReadStatus};
+pub use recovery::Opened;
+pub use retention::Retention;
+
+use crate::env::{Clock, Disk, File};
+use crate::model::PhysicalOffset;
+use checkpoint::Checkpoint;
+
+/// The result of everything in this module.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Where a store is and how it behaves.
+#[derive(Debug, Clone)]
+pub struct StoreConfig {
+    /// The root folder (`storePathRootDir`).
+    pub root: PathBuf,
+    /// The CommitLog's folder (`storePathCommitLog`).
+    pub commit_log: PathBuf,
+    /// Bytes of a CommitLog segment (`mappedFileSizeCommitLog`). Must be the same for the store's whole life.
+    pub segment_bytes: u64,
+    /// Entries of a ConsumeQueue file (`mappedFileSizeConsumeQueue` / 20).
+    pub queue_file_entries: u64,
+    /// Build IndexFiles (`messageIndexEnable`).
+    pub index: bool,
+    /// Hash slots of an IndexFile (`maxHashSlotNum`).
+    pub index_slots: u32,
+    /// Entries of an IndexFile (`maxIndexNum`).
+    pub index_entries: u32,
+    /// Check body CRCs while recovering (`checkCRCOnRecover`).
+    pub check_crc: bool,
+    /// Longest time between two flushes of the CommitLog under ASYNC_FLUSH, in milliseconds
+    /// (`flushIntervalCommitLog`).
+    pub flush_interval_ms: u64,
+    /// Longest time between two checkpoints, in milliseconds. Bounds the log that recovery reads again.
+    pub checkpoint_interval_ms: u64,
+    /// Most log bytes between two checkpoints. Bounds the log that recovery reads again.
+    pub checkpoint_bytes: u64,
+    /// When segments are deleted.
+    pub retention: Retention,
+}
+
+impl StoreConfig {
+    /// Returns RocketMQ's default settings for a store under `root`.
+    pub fn new(root: PathBuf) -> Self {
+        Self {
+            commit_log: root.join("commitlog"),
+            root,
+            segment_bytes: 1 << 30,
+            queue_file_entries: 300_000,
+            index: true,
+            index_slots: 5_000_000,
+            index_entries: 20_000_000,
+            check_crc: true,
+            flush_interval_ms: 500,
+            checkpoint_interval_ms: 10_000,
+            checkpoint_bytes: 256 << 20,
+            retention: Retention::default(),
+        }
+    }
+}
+
+/// An open store.
+#[derive(Debug)]
+pub struct Store {
+    config: StoreConfig,
+    disk: Disk,
+    clock: Clock,
+    log: CommitLog,
+    queues: ConsumeQueues,
+    index: Index,
+    checkpoint: Checkpoint,
+    /// All records below are in the ConsumeQueues and the Index.
+    dispatched: AtomicU64,
+    /// Store time of the newest dispatched record.
+    dispatched_timestamp: AtomicI64,
+    /// When the last checkpoint was made, milliseconds since 1970.
+    checkpointed_ms: AtomicI64,
+    /// Held while making a checkpoint.
+    checkpointing: Mutex<()>,
+    /// Set while the disk is too full to take more.
+    full: AtomicBool,
+    failure: OnceLock<String>,
+    listener: Listener,
+    /// Held so that no other broker opens the same folder.
+    _lock: File,
+}
+
+impl Store {
+    /// Returns the log for reading.
+    pub fn log(&self) -> &CommitLog {
+        &self.log
+    }
+
+    /// Returns the queues for reading.
+    pub fn queues(&self) -> &ConsumeQueues {
+        &self.queues
+    }
+
+    /// Returns the index for reading.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// Returns the settings that the store was opened with.
+    pub fn config(&self) -> &StoreConfig {
+        &self.config
+    }
+
+    /// Returns the end of what is in the ConsumeQueues.
+    pub fn dispatched(&self) -> PhysicalOffset {
+        PhysicalOffset(self.dispatched.load(Ordering::Acquire))
+    }
+
+    /// Returns whether the disk is too full to take more messages.
+    pub fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
+    }
+
+    /// Returns why the store must not be written any more: a failed sync or write.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.get().map(String::as_str)
+    }
+
+    /// Records that the store must not be written any more. The first reason stays.
+    pub fn poison(&self, reason: impl Into<String>) {
+        let reason = reason.into();
+        if self.failure.set(reason.clone()).is_ok() {
+            tracing::error!(reason, "store failed; the broker must stop");
+            self.listener.tell(Event::Failed(&reason));
+        }
+    }
+
+    fn check_usable(&self) -> Result<()> {
+        match self.failure() {
+            Some(reason) => Err(Error::Poisoned(reason.into())),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,274 @@
+use std::path::{Path, PathBuf};
+
+use super::*;
+use crate::env::Disk;
+
+fn environment() -> Environment {
+    Environment { namesrv_addr: None, rocketmq_home: None, home: Some("/home/q".into()) }
+}
+
+/// Loads a broker whose file has this text.
+fn broker(text: &str) -> Result<Loaded<BrokerConfig>, Error> {
+    from_text(text, &[])
+}
+
+fn from_text<T: Settings>(text: &str, overrides: &[&str]) -> Result<Loaded<T>, Error> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("broker.conf");
+    Disk::real().replace(&path, text.as_bytes()).unwrap();
+    let sources = Sources {
+        file: Some(path),
+        overrides: overrides.iter().map(|text| text.to_string()).collect(),
+        environment: environment(),
+        ..Sources::default()
+    };
+    load(&sources, &Disk::real())
+}
+
+/// Returns the error's text with the folder of the file cut off.
+fn refusal(text: &str) -> String {
+    let error = broker(text).unwrap_err().to_string();
+    error.find("broker.conf").map_or(error.clone(), |at| error[at..].to_owned())
+}
+
+#[test]
+fn shipped_files_load_without_a_warning() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
+    let mut folders = vec![folder];
+    let mut count = 0;
+    while let Some(folder) = folders.pop() {
+        for path in Disk::real().list(&folder).unwrap() {
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            let sources =
+                Sources { file: Some(path.clone()), environment: environment(), ..Sources::default() };
+            let warnings = match name.as_str() {
+                "namesrv.conf" => load::<NamesrvConfig>(&sources, &Disk::real()).unwrap().warnings().to_vec(),
+                _ if name.ends_with(".conf") || name.ends_with(".properties") => {
+                    load::<BrokerConfig>(&sources, &Disk::real()).unwrap().warnings().to_vec()
+                }
+                _ => continue,
+            };
+            assert_eq!(warnings, Vec::<String>::new(), "{}", path.display());
+            count += 1;
+        }
+    }
+    assert!(count >= 2, "only {count} files under conf/");
+}
+
+#[test]
+fn defaults_are_javas() {
+    let config = from_text::<BrokerConfig>("brokerIP1=192.0.2.1\nbrokerName=b", &[]).unwrap();
+    assert_eq!((config.listen_port, config.fast_listen_port(), config.ha_listen_port), (10911, 10909, 10912));
+    assert_eq!(config.store_path_root_dir, Path::new("/home/q/store"));
+    assert_eq!(config.store_path_commit_log, Path::new("/home/q/store/commitlog"));
+    assert_eq!(config.broker_ip2, "192.0.2.1");
+    assert_eq!(config.delay_levels_ms().len(), 18);
+    assert_eq!(config.delay_levels_ms().last(), Some(&7_200_000));
+    assert_eq!(config.unsupported(), None);
+    let config = from_text::<NamesrvConfig>("", &[]).unwrap();
+    assert_eq!(config.kv_config_path, Path::new("/home/q/namesrv/kvConfig.json"));
+}
+
+#[test]
+fn machine_defaults_are_filled_in() {
+    let config = broker("").unwrap();
+    assert!(!config.broker_name.is_empty());
+    config.broker_ip1.parse::<std::net::Ipv4Addr>().unwrap();
+}
+
+#[test]
+fn wrong_values_stop_the_start() {
+    for (text, expected) in [
+        ("a=1\nlistenPort=abc", "broker.conf:2: listenPort=abc: expected a number from 0 to 65535"),
+        ("listenPort=", "broker.conf:1: listenPort=: expected a number from 0 to 65535"),
+        ("traceOn=yes", "broker.conf:1: traceOn=yes: expected true or false"),
+        (
+            "brokerRole=MASTER",
+            "broker.conf:1: brokerRole=MASTER: expected one of ASYNC_MASTER, SYNC_MASTER, SLAVE",
+        ),
+        ("flushDiskType=x", "broker.conf:1: flushDiskType=x: expected one of ASYNC_FLUSH, SYNC_FLUSH"),
+        ("deleteWhen=24", "broker.conf:1: deleteWhen=24: expected hours from 00 to 23, separated by ;"),
+        (
+            "diskMaxUsedSpaceRatio=101",
+            "broker.conf:1: diskMaxUsedSpaceRatio=101: expected a percentage from 0 to 100",
+        ),
+        ("maxMessageSize=0", "broker.conf:1: maxMessageSize=0: expected a number from 1 to 2147483647"),
+        ("brokerPermission=1", "broker.conf:1: brokerPermission=1: expected 2 (write), 4 (read), 6 or 0"),
+        (
+            "messageDelayLevel=1s 2x",
+            "broker.conf:1: messageDelayLevel=1s 2x: expected numbers with s, m, h or d, separated by blanks",
+        ),
+        ("flushIntervalCommitLog=0", "broker.conf:1: flushIntervalCommitLog=0: expected 1 or more"),
+        ("x=\\u1", "broker.conf:1: \\u without four hexadecimal digits"),
+        (
+            "namesrvAddr=h",
+            "The Name Server Address[h] illegal, please set it as follows, \"127.0.0.1:9876;192.168.0.1:9876\"",
+        ),
+        ("brokerRole=SLAVE", "Slave's brokerId must be > 0"),
+        (
+            "enableControllerMode=true\nenableDLegerCommitLog=true",
+            "The config enableControllerMode and enableDLegerCommitLog cannot both be true.",
+        ),
+        ("enableDLegerCommitLog=true\ndLegerGroup=", "dLegerGroup=: expected the name of the Raft group"),
+    ] {
+        let refusal = refusal(text);
+        assert!(refusal.ends_with(expected), "{refusal}");
+    }
+}
+
+#[test]
+fn raft_groups_are_understood_and_said_to_be_missing() {
+    let peers = "dLegerPeers=n0-127.0.0.1:40911;n1-host.example:40912;n2-127.0.0.1:40913\n";
+    let text = format!("enableDLegerCommitLog=true\ndLegerGroup=RaftNode00\n{peers}");
+    let config = broker(&format!("{text}dLegerSelfId=n1")).unwrap();
+    assert_eq!((config.broker_name.as_str(), config.broker_id), ("RaftNode00", -1));
+    assert!(config.unsupported().unwrap().starts_with("enableDLegerCommitLog=true"));
+    assert!(
+        refusal(&format!("{text}dLegerSelfId=n3")).ends_with("dLegerSelfId=n3: expected one of n0, n1, n2")
+    );
+    assert!(refusal(&text.replace("n1-", "n1")).contains("expected n0-host:port;n1-host:port;..."));
+    assert!(refusal(&format!("{text}brokerName=b\ndLegerSelfId=n0")).contains("expected brokerName, b"));
+}
+
+#[test]
+fn numbers_that_java_clamps_are_clamped() {
+    let text = "diskMaxUsedSpaceRatio=99\ndiskSpaceWarningLevelRatio=99\nregisterNameServerPeriod=1\n\
+                mappedFileSizeConsumeQueue=21\nbrokerId=7";
+    let config = broker(text).unwrap();
+    assert_eq!(config.disk_max_used_space_ratio, 95);
+    assert_eq!(config.disk_space_warning_level_ratio, 90);
+    assert_eq!(config.register_name_server_period, 10_000);
+    assert_eq!(config.mapped_file_size_consume_queue, 40);
+    assert_eq!(config.broker_id, 0);
+}
+
+#[test]
+fn command_line_beats_file_beats_environment() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("broker.conf");
+    let mut sources = Sources { environment: environment(), ..Sources::default() };
+    sources.environment.namesrv_addr = Some("e:1".into());
+    let address =
+        |sources: &Sources| load::<BrokerConfig>(sources, &Disk::real()).unwrap().namesrv_addr.clone();
+    assert_eq!(address(&sources).as_deref(), Some("e:1"));
+    Disk::real().replace(&path, b"namesrvAddr=f:1;g:2").unwrap();
+    sources.file = Some(path);
+    assert_eq!(address(&sources).as_deref(), Some("f:1;g:2"));
+    sources.namesrv_addr = Some("c:1".into());
+    assert_eq!(address(&sources).as_deref(), Some("c:1"));
+    sources.overrides = vec!["namesrvAddr=o:1".into()];
+    assert_eq!(address(&sources).as_deref(), Some("o:1"));
+    sources.overrides = vec!["oops".into()];
+    let error = load::<BrokerConfig>(&sources, &Disk::real()).unwrap_err();
+    assert_eq!(error.to_string(), "command line: oops: expected key=value");
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let sources = Sources { file: Some(PathBuf::from("/no/such.conf")), ..Sources::default() };
+    let error = load::<BrokerConfig>(&sources, &Disk::real()).unwrap_err();
+    assert!(error.to_string().starts_with("read /no/such.conf: "), "{error}");
+}
+
+#[test]
+fn odd_keys_are_warned_of_once() {
+    let text = "listenport=1\nzzzzzzzz=1\nuseEpollNativeSelector=true\nsendMessageThreadPoolNums=4\n\
+                listenPort=2\nlistenPort=3";
+    let config = broker(text).unwrap();
+    let warnings: Vec<_> = config.warnings().iter().map(|w| w.replace(&folder_of(&config), "")).collect();
+    assert_eq!(
+        warnings,
+        [
+            "broker.conf:6: listenPort is set again, line 5 is not used",
+            "unknown keys: listenport (broker.conf:1, did you mean listenPort?), zzzzzzzz (broker.conf:2)",
+            "keys without effect in this broker: sendMessageThreadPoolNums, useEpollNativeSelector",
+        ]
+    );
+    assert_eq!(config.listen_port, 3);
+}
+
+fn folder_of(config: &Loaded<BrokerConfig>) -> String {
+    format!("{}/", config.file().unwrap().parent().unwrap().display())
+}
+
+#[test]
+fn all_items_are_printed_sorted() {
+    let config = broker("zzz=1\nbrokerName=b\nbrokerIP1=192.0.2.1\nuseEpollNativeSelector=true").unwrap();
+    let text = config.to_properties();
+    assert!(
+        text.contains("\nbrokerPermission=6\nbrokerRole=ASYNC_MASTER\nbrokerTopicEnable=true\n"),
+        "{text}"
+    );
+    assert!(text.contains("\nuseEpollNativeSelector=true\n") && text.ends_with("\nzzz=1\n"));
+    assert!(!text.contains("namesrvAddr"));
+    assert!(text.lines().is_sorted());
+    let important = config.important();
+    assert!(important.contains("brokerName=b\n") && !important.contains("brokerPermission"));
+}
+
+#[test]
+fn updates_are_all_or_nothing() {
+    let config = broker("brokerName=b\nfileReservedTime=48\nmine=1").unwrap();
+    let changed = config.with_changes("fileReservedTime=24\nmine=2\nflushDiskType=SYNC_FLUSH\n").unwrap();
+    assert_eq!(changed.live, ["fileReservedTime", "mine"]);
+    assert_eq!(changed.after_restart, ["flushDiskType"]);
+    assert_eq!(changed.config.file_reserved_time, 24);
+    assert_eq!(changed.config.flush_disk_type, FlushDiskType::AsyncFlush);
+    assert!(changed.config.to_properties().contains("flushDiskType=SYNC_FLUSH\n"));
+    assert!(changed.config.with_changes("fileReservedTime=24").unwrap().live.is_empty());
+    for (text, expected) in [
+        (
+            "fileReservedTime=24\nlistenPort=x",
+            "update, line 2: listenPort=x: expected a number from 0 to 65535",
+        ),
+        ("deleteWhen=99", "update, line 1: deleteWhen=99: expected hours from 00 to 23, separated by ;"),
+        ("brokerConfigPath=/x", "Can not update config in black list."),
+        ("rocketmqHome=/x", "Can not update config in black list."),
+        ("filereservedtime=1", "unknown key filereservedtime, did you mean fileReservedTime?"),
+    ] {
+        assert_eq!(config.with_changes(text).unwrap_err().to_string(), expected);
+    }
+}
+
+#[test]
+fn the_black_list_can_be_extended() {
+    let config = broker("configBlackList=maxMessageSize; flushDiskType").unwrap();
+    for text in ["flushDiskType=SYNC_FLUSH", "configBlackList="] {
+        assert!(matches!(config.with_changes(text), Err(Error::BlackListed(_))), "{text}");
+    }
+}
+
+#[test]
+fn a_saved_update_is_loaded_by_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("broker.conf");
+    Disk::real().replace(&path, b"# caf\xe9\nfileReservedTime=48\n").unwrap();
+    let sources = Sources { file: Some(path.clone()), environment: environment(), ..Sources::default() };
+    let config: Loaded<BrokerConfig> = load(&sources, &Disk::real()).unwrap();
+    let changed = config.with_changes("fileReservedTime=24\nflushDiskType=SYNC_FLUSH").unwrap();
+    let keys = [changed.live, changed.after_restart].concat();
+    changed.config.save(&keys, &path, &Disk::real()).unwrap();
+    let written = Disk::real().read(&path).unwrap();
+    assert_eq!(written, b"# caf\xe9\nfileReservedTime=24\nflushDiskType=SYNC_FLUSH\n");
+    let config: Loaded<BrokerConfig> = load(&sources, &Disk::real()).unwrap();
+    assert_eq!((config.file_reserved_time, config.flush_disk_type), (24, FlushDiskType::SyncFlush));
+}
+
+#[test]
+fn a_full_disk_leaves_the_file_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("broker.conf");
+    Disk::real().replace(&path, b"fileReservedTime=48\n").unwrap();
+    let sources = Sources { file: Some(path.clone()), environment: environment(), ..Sources::default() };
+    let config: Loaded<BrokerConfig> = load(&sources, &Disk::real()).unwrap();
+    let changed = config.with_changes("fileReservedTime=24").unwrap().config;
+    let faults = std::sync::Arc::new(crate::env::Faults::default());
+    faults.full.store(true, std::sync::atomic::Ordering::Relaxed);
+    let error = changed.save(&["fileReservedTime".into()], &path, &Disk::faulty(faults)).unwrap_err();
+    assert!(error.to_string().starts_with("write "), "{error}");
+    assert_eq!(Disk::real().read(&path).unwrap(), b"fileReservedTime=48\n");
+}

@@ -1,0 +1,168 @@
+//! Makes committed records visible: ConsumeQueues, Index, and word to whoever waits for messages.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{QueueEntry, Result, Store};
+use crate::message::{Record, RecordError, Scanned, key, scan, tags_code};
+use crate::model::{PhysicalOffset, QueueId, QueueOffset, Topic};
+
+/// A message that has become visible.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival<'a> {
+    /// Its topic.
+    pub topic: &'a Topic,
+    /// Its queue.
+    pub queue_id: QueueId,
+    /// Its number in the queue.
+    pub queue_offset: QueueOffset,
+    /// Hash of its tag.
+    pub tags_code: i64,
+    /// Bytes of its record.
+    pub size: usize,
+}
+
+/// What a store tells the layers above.
+#[derive(Debug, Clone, Copy)]
+pub enum Event<'a> {
+    /// A message can be read.
+    Arrival(Arrival<'a>),
+    /// The store failed and must not be written any more.
+    Failed(&'a str),
+}
+
+/// Told of each event, on the thread that causes it: must be quick and must not block.
+pub struct Listener(Box<dyn Fn(Event<'_>) + Send + Sync>);
+
+impl Listener {
+    /// Takes the function to be called.
+    pub fn new(listener: impl Fn(Event<'_>) + Send + Sync + 'static) -> Self {
+        Self(Box::new(listener))
+    }
+
+    pub(super) fn tell(&self, event: Event<'_>) {
+        (self.0)(event);
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener").finish_non_exhaustive()
+    }
+}
+
+/// The only way to make records visible.
+#[derive(Debug)]
+pub struct Committer {
+    store: Arc<Store>,
+}
+
+impl Committer {
+    pub(super) fn new(store: Arc<Store>) -> Self {
+        Self { store }
+    }
+
+    /// Returns the store that is committed to.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// Makes the records in `bytes`, which were written at `position`, visible. In the order of the log.
+    pub fn commit(&self, position: PhysicalOffset, bytes: &[u8]) -> Result<()> {
+        let end = position.plus(bytes.len() as u64);
+        self.store.log.commit(end);
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let record = Record::decode(rest).map_err(|error| {
+                let at = end.0 - rest.len() as u64;
+                self.store.poison(format!("record at {at} cannot be read back: {error}"));
+                super::Error::Poisoned(format!("record at {at}: {error}"))
+            })?;
+            self.store.dispatch_record(&record, Announce::Yes)?;
+            rest = &rest[record.total_size..];
+        }
+        self.store.dispatched.fetch_max(end.0, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Forgets a topic's queues and their files.
+    pub fn forget_topic(&self, topic: &Topic) -> Result<()> {
+        self.store.queues.remove_topic(topic)?;
+        // Recovery must not read the topic's records again: a new topic of that name starts at offset 0.
+        self.store.checkpoint_now()
+    }
+}
+
+/// Whether the listener is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Announce {
+    Yes,
+    No,
+}
+
+impl Store {
+    /// Adds one record to the files that are derived from the log.
+    pub(super) fn dispatch_record(&self, record: &Record<'_>, announce: Announce) -> Result<()> {
+        self.dispatched_timestamp.store(record.store_timestamp, Ordering::Relaxed);
+        if record.sys_flag.is_queued() && record.queue_id < super::consume_queue::QUEUES_MAX {
+            let topic = Topic::new(record.topic);
+            let queue_id = QueueId(record.queue_id);
+            let tags_code = tags_code(record.properties().get(key::TAGS));
+            let entry = QueueEntry {
+                position: record.physical_offset,
+                size: u32::try_from(record.total_size).expect("a record has less than 2 GiB"),
+                tags_code,
+            };
+            self.queues.get_or_create(&topic, queue_id).put(record.queue_offset, entry)?;
+            if announce == Announce::Yes {
+                self.listener.tell(Event::Arrival(Arrival {
+                    topic: &topic,
+                    queue_id,
+                    queue_offset: record.queue_offset,
+                    tags_code,
+                    size: record.total_size,
+                }));
+            }
+        }
+        if self.config.index {
+            self.index.put(record)?;
+        }
+        Ok(())
+    }
+
+    /// Goes through the log from `from`, which must be the start of a record, to its end.
+    ///
+    /// Calls `each` with every record, which may refuse it; returns the end of the last good one and why the log
+    /// ends there.
+    pub(super) fn scan_log(
+        &self,
+        from: PhysicalOffset,
+        mut each: impl FnMut(&Record<'_>) -> Result<std::result::Result<(), RecordError>>,
+    ) -> Result<(PhysicalOffset, Option<RecordError>)> {
+        let mut position = from;
+        for segment in self.log.segments() {
+            if segment.end() <= position {
+                continue;
+            }
+            while position < segment.end() {
+                match scan(segment.tail(position), position) {
+                    Scanned::Record(record) => {
+                        if let Err(reason) = each(&record)? {
+                            segment.release_memory();
+                            return Ok((position, Some(reason)));
+                        }
+                        position = position.plus(record.total_size as u64);
+                    }
+                    Scanned::Blank(len) => position = position.plus(len as u64),
+                    Scanned::End(reason) => {
+                        segment.release_memory();
+                        return Ok((position, Some(reason)));
+                    }
+                }
+            }
+            segment.release_memory();
+        }
+        Ok((position, None))
+    }
+}

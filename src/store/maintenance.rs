@@ -1,0 +1,166 @@
+//! The store's own threads: flushing, checkpoints, retention.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::checkpoint::{CheckpointState, Durable};
+use super::{Error, Result, Store};
+use crate::model::PhysicalOffset;
+
+/// More files than this are synced by one call for the whole file system.
+const SINGLE_SYNCS_MAX: usize = 64;
+
+/// The running threads. Dropping it stops and joins them; [`Store::close`] comes after.
+#[derive(Debug)]
+pub struct Threads {
+    stop: Arc<(Mutex<bool>, Condvar)>,
+    handles: Vec<JoinHandle<()>>,
+}
+
+impl Threads {
+    /// Starts the flush and checkpoint thread and the cleaning thread of `store`.
+    pub fn start(store: &Arc<Store>) -> Result<Self> {
+        let mut threads = Self { stop: Arc::default(), handles: Vec::new() };
+        let flush = Duration::from_millis(store.config.flush_interval_ms.max(1));
+        threads.spawn("store-flush", store, flush, Store::flush_once)?;
+        let clean = Duration::from_millis(store.config.retention.interval_ms.max(1));
+        threads.spawn("store-clean", store, clean, Store::clean)?;
+        Ok(threads)
+    }
+
+    fn spawn(
+        &mut self,
+        name: &str,
+        store: &Arc<Store>,
+        interval: Duration,
+        work: fn(&Store) -> Result<()>,
+    ) -> Result<()> {
+        let (store, stop) = (Arc::clone(store), Arc::clone(&self.stop));
+        let path = store.config.root.clone();
+        let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
+            let panicked =
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&store, &stop, interval, work)));
+            if panicked.is_err() {
+                store.poison("a store thread panicked");
+            }
+        });
+        self.handles.push(thread.map_err(|error| Error::io("start thread for", &path, error))?);
+        Ok(())
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.stop.1.notify_all();
+        for handle in self.handles.drain(..) {
+            let _ = handle.join();
+        }
+    }
+}
+
+fn run(store: &Store, stop: &(Mutex<bool>, Condvar), interval: Duration, work: fn(&Store) -> Result<()>) {
+    let mut stopped = stop.0.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        drop(stopped);
+        if let Err(error) = work(store) {
+            match error {
+                Error::Full { .. } => tracing::warn!(%error, "store maintenance waits for room"),
+                Error::Poisoned(_) => return,
+                error => store.poison(error.to_string()),
+            }
+        }
+        stopped = stop.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*stopped {
+            stopped = stop.1.wait_timeout(stopped, interval).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if *stopped {
+            return;
+        }
+    }
+}
+
+impl Store {
+    /// Syncs the log; a failure poisons the store. Blocks on the disk.
+    pub fn flush_log(&self) -> Result<PhysicalOffset> {
+        self.check_usable()?;
+        self.log.flush().inspect_err(|error| self.poison(error.to_string()))
+    }
+
+    /// Flushes the log, writes out queue entries, and makes a checkpoint if one is due.
+    fn flush_once(&self) -> Result<()> {
+        self.flush_log()?;
+        for (_, _, queue) in self.queues.all() {
+            queue.flush()?;
+        }
+        let durable = self.checkpoint.state().ours.unwrap_or_default().dispatched;
+        let behind = self.dispatched().0.saturating_sub(durable.0);
+        let due = self.clock.now_ms() - self.checkpointed_ms.load(Ordering::Relaxed);
+        let late = due >= i64::try_from(self.config.checkpoint_interval_ms).unwrap_or(i64::MAX) || due < 0;
+        if behind >= self.config.checkpoint_bytes || (behind > 0 && late) {
+            self.checkpoint_now()?;
+        }
+        Ok(())
+    }
+
+    /// Makes all that is dispatched durable and says so in the checkpoint, so that recovery need not read the
+    /// log before it. Blocks on the disk.
+    pub fn checkpoint_now(&self) -> Result<()> {
+        self.check_usable()?;
+        let _one_at_a_time = self.checkpointing.lock().unwrap_or_else(PoisonError::into_inner);
+        // Taken first: what is dispatched while the files are being synced may not be in them.
+        let dispatched = self.dispatched();
+        let timestamp = self.dispatched_timestamp.load(Ordering::Relaxed);
+        let flushed = self.flush_log()?;
+        self.sync_queues().inspect_err(|error| self.poison_unless_full(error))?;
+        self.index.flush().inspect_err(|error| self.poison_unless_full(error))?;
+        self.checkpoint.write(CheckpointState {
+            log_timestamp: timestamp,
+            queue_timestamp: timestamp,
+            index_timestamp: timestamp,
+            master_flushed: self.checkpoint.state().master_flushed,
+            ours: Some(Durable { flushed, dispatched }),
+        })?;
+        self.checkpointed_ms.store(self.clock.now_ms(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Makes everything durable and marks the store as closed. Nothing may be written afterwards.
+    pub fn close(&self) -> Result<()> {
+        self.checkpoint_now()?;
+        let abort = self.config.root.join("abort");
+        match self.disk.remove(&abort) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("remove", &abort, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn sync_queues(&self) -> Result<()> {
+        let mut unsynced = Vec::new();
+        for (_, _, queue) in self.queues.all() {
+            if queue.flush()? {
+                unsynced.push(queue);
+            }
+        }
+        if unsynced.len() <= SINGLE_SYNCS_MAX {
+            return unsynced.iter().try_for_each(|queue| queue.sync());
+        }
+        let written: Vec<_> = unsynced.iter().map(|queue| queue.written()).collect();
+        let root = &self.config.root;
+        self.disk.sync_file_system(root).map_err(|error| Error::io("sync file system of", root, error))?;
+        for (queue, written) in unsynced.iter().zip(written) {
+            queue.mark_synced(written);
+        }
+        Ok(())
+    }
+
+    fn poison_unless_full(&self, error: &Error) {
+        if !matches!(error, Error::Full { .. }) {
+            self.poison(error.to_string());
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Which segments may go, and when the disk is too full to take more.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::segment::Segment;
+use super::{Error, Result, Store};
+
+/// When segments are deleted. Source: RocketMQ `MessageStoreConfig`, `CleanCommitLogService`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Retention {
+    /// Age from which segments are deleted, in hours (`fileReservedTime`).
+    pub reserved_hours: u64,
+    /// Hours of the day, local time taken as UTC, at which old segments are deleted (`deleteWhen`).
+    pub delete_hours: Vec<u8>,
+    /// Used share of the disk from which old segments are deleted at any hour (`diskMaxUsedSpaceRatio`), percent.
+    pub used_max_percent: u64,
+    /// Used share from which segments are deleted whatever their age (`diskSpaceCleanForciblyRatio`), percent.
+    pub forced_percent: u64,
+    /// Used share from which messages are refused (`diskSpaceWarningLevelRatio`), percent.
+    pub warning_percent: u64,
+    /// Time between two looks, in milliseconds (`cleanResourceInterval`).
+    pub interval_ms: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            reserved_hours: 72,
+            delete_hours: vec![4],
+            used_max_percent: 75,
+            forced_percent: 85,
+            warning_percent: 90,
+            interval_ms: 10_000,
+        }
+    }
+}
+
+/// Most segments deleted in one look, as Java's `deleteFileBatchMax`.
+const DELETE_MAX: usize = 10;
+
+/// What to do at one look, decided from the numbers alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Decision {
+    Keep,
+    /// Delete segments that are older than the reserved time.
+    Old,
+    /// Delete the oldest segments whatever their age.
+    Forced,
+}
+
+impl Retention {
+    fn decide(&self, now_ms: i64, used_ratio: f64) -> Decision {
+        let used_percent = used_ratio * 100.0;
+        let hour = u8::try_from(now_ms.rem_euclid(86_400_000) / 3_600_000).unwrap_or(0);
+        if used_percent > self.forced_percent as f64 {
+            Decision::Forced
+        } else if used_percent > self.used_max_percent as f64 || self.delete_hours.contains(&hour) {
+            Decision::Old
+        } else {
+            Decision::Keep
+        }
+    }
+}
+
+impl Store {
+    /// Looks at the disk once: refuses or takes messages, and deletes segments that may go.
+    pub fn clean(&self) -> Result<()> {
+        let retention = &self.config.retention;
+        let used = self.used_ratio()?;
+        let full = used * 100.0 > retention.warning_percent as f64;
+        if self.full.swap(full, Ordering::Relaxed) != full {
+            let percent = (used * 100.0).round();
+            if full {
+                tracing::error!(
+                    percent,
+                    limit = retention.warning_percent,
+                    "disk full: messages are refused"
+                );
+            } else {
+                tracing::info!(percent, "disk has room again: messages are taken");
+            }
+        }
+        match retention.decide(self.clock.now_ms(), used) {
+            Decision::Keep => Ok(()),
+            Decision::Old => self.delete_segments(|store, segment| store.is_old(segment)).map(|_| ()),
+            Decision::Forced => self.delete_segments(|_, _| Ok(true)).map(|_| ()),
+        }
+    }
+
+    /// Deletes the segments that are older than the reserved time, at any hour. Returns how many.
+    pub fn delete_old_segments(&self) -> Result<usize> {
+        self.delete_segments(|store, segment| store.is_old(segment))
+    }
+
+    /// Returns the used share of the disk, 0.0 to 1.0.
+    pub fn used_ratio(&self) -> Result<f64> {
+        let path = &self.config.commit_log;
+        Ok(self.disk.usage(path).map_err(|error| Error::io("stat file system", path, error))?.ratio())
+    }
+
+    fn is_old(&self, segment: &Segment) -> Result<bool> {
+        let modified = self
+            .disk
+            .modified_ms(segment.path())
+            .map_err(|error| Error::io("stat segment", segment.path(), error))?;
+        let reserved_ms = i64::try_from(self.config.retention.reserved_hours.saturating_mul(3_600_000));
+        Ok(self.clock.now_ms() >= modified.saturating_add(reserved_ms.unwrap_or(i64::MAX)))
+    }
+
+    fn delete_segments(&self, may_go: impl Fn(&Self, &Segment) -> Result<bool>) -> Result<usize> {
+        let durable = self.checkpoint.state().ours.unwrap_or_default().dispatched;
+        let mut deleted = 0;
+        while deleted < DELETE_MAX {
+            let segments = self.log.segments();
+            // The segment being written stays, and so does one that recovery would read.
+            let Some(oldest) = segments.first().filter(|_| segments.len() > 1) else { break };
+            if oldest.end() > durable || !may_go(self, oldest)? {
+                break;
+            }
+            let Some(oldest) = self.log.pop_oldest() else { break };
+            self.delete_segment(&oldest)?;
+            deleted += 1;
+        }
+        if deleted > 0 {
+            self.expire_derived()?;
+        }
+        Ok(deleted)
+    }
+
+    fn delete_segment(&self, segment: &Arc<Segment>) -> Result<()> {
+        let path = segment.path();
+        tracing::info!(path = %path.display(), "segment expired");
+        self.disk.remove(path).map_err(|error| Error::io("remove segment", path, error))
+    }
+
+    /// Takes what belongs to deleted segments out of the ConsumeQueues and the Index.
+    pub(super) fn expire_derived(&self) -> Result<()> {
+        let log_min = self.log.min();
+        for (_, _, queue) in self.queues.all() {
+            queue.expire(log_min)?;
+        }
+        self.index.expire(log_min)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_go_at_their_hour_or_when_the_disk_fills() {
+        let retention = Retention::default();
+        let (three, four) = (3 * 3_600_000, 4 * 3_600_000);
+        for (now, used, decision) in [
+            (three, 0.10, Decision::Keep),
+            (four, 0.10, Decision::Old),
+            (three, 0.76, Decision::Old),
+            (three, 0.86, Decision::Forced),
+        ] {
+            assert_eq!(retention.decide(now, used), decision, "{now} {used}");
+        }
+    }
+}
