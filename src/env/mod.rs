@@ -3,10 +3,12 @@
 
 mod clock;
 mod disk;
+mod machine;
 mod mmap;
 mod random;
 
 pub use clock::Clock;
+pub use machine::memory_bytes;
 pub use disk::{Disk, DiskUsage, Faults, File};
 pub use mmap::Map;
 pub use random::Random;

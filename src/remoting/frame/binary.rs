@@ -15,6 +15,7 @@ use bytes::Buf;
 use crate::remoting::body::Body;
 use crate::remoting::command::{Command, Language, SerializeType};
 use crate::remoting::ext_fields::ExtFields;
+use crate::remoting::json;
 
 use super::FrameError;
 
@@ -36,7 +37,7 @@ pub(super) fn decode(mut header: &[u8]) -> Result<Command, FrameError> {
         version: version.into(),
         opaque,
         flag,
-        remark: if remark.is_empty() { None } else { Some(String::from_utf8_lossy(remark).into_owned()) },
+        remark: if remark.is_empty() { None } else { Some(json::to_text(remark).into_owned()) },
         ext_fields: decode_fields(fields)?,
         body: Body::Empty,
         serialize_type: SerializeType::Binary,
@@ -51,9 +52,9 @@ fn decode_fields(mut bytes: &[u8]) -> Result<ExtFields, FrameError> {
         let key = take(&mut bytes, key_length.into())?;
         let value_length = bytes.try_get_u32().map_err(short)?;
         let value = take(&mut bytes, value_length)?;
-        // Java reads a length of 0 as null.
-        if !key.is_empty() && !value.is_empty() {
-            fields.push(&String::from_utf8_lossy(key), &String::from_utf8_lossy(value));
+        // Java reads a length of 0 as null, and a null key names nothing.
+        if !key.is_empty() {
+            fields.push(&json::to_text(key), &json::to_text(value));
         }
     }
     Ok(fields)

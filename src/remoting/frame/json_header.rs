@@ -5,14 +5,14 @@ use std::io::Write;
 use crate::remoting::body::Body;
 use crate::remoting::command::{Command, Language, SerializeType};
 use crate::remoting::ext_fields::ExtFields;
-use crate::remoting::json::{Scanner, push_string};
+use crate::remoting::json::{self, Scanner, push_string};
 
 use super::FrameError;
 
 /// Reads a header; the body stays empty.
 pub(super) fn decode(bytes: &[u8]) -> Result<Command, FrameError> {
     // Java replaces what is not UTF-8, so no frame is refused for it.
-    let text = String::from_utf8_lossy(bytes);
+    let text = json::to_text(bytes);
     let mut scanner = Scanner::new(&text);
     let mut command = Command {
         code: 0,
@@ -101,15 +101,16 @@ pub(super) fn encode(command: &Command, out: &mut Vec<u8>) {
     );
     out.extend_from_slice(b"{\"code\":");
     push_number(out, command.code);
-    if !fields.is_empty() {
-        out.extend_from_slice(b",\"extFields\":");
-        let mut separator = b'{';
-        for (key, value) in fields.iter() {
-            out.push(separator);
+    // Java clients use the fields of some responses without asking whether there are any.
+    if !fields.is_empty() || command.is_response() {
+        out.extend_from_slice(b",\"extFields\":{");
+        for (at, (key, value)) in fields.iter().enumerate() {
+            if at > 0 {
+                out.push(b',');
+            }
             push_string(out, key, false);
             out.push(b':');
             push_string(out, value, false);
-            separator = b',';
         }
         out.push(b'}');
     }

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use super::plain::before_quote;
+
 /// Why a text is not JSON, even by fastjson's standards.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
@@ -80,7 +82,7 @@ impl<'a> Scanner<'a> {
             _ => return Err(self.unexpected("a text in quotes")),
         };
         let start = self.at + 1;
-        let length = self.plain_length(start, quote).ok_or(Fault::End)?;
+        let length = self.plain_length(start, quote);
         let plain = self.text.get(start..start + length).ok_or(Fault::End)?;
         self.at = start + length;
         if self.text.as_bytes().get(self.at) == Some(&quote) {
@@ -90,9 +92,9 @@ impl<'a> Scanner<'a> {
         self.escaped_string(plain, quote).map(Cow::Owned)
     }
 
-    /// Returns the number of bytes from `start` to the next `quote` or backslash.
-    fn plain_length(&self, start: usize, quote: u8) -> Option<usize> {
-        self.text.as_bytes().get(start..)?.iter().position(|b| *b == quote || *b == b'\\')
+    /// Returns the number of bytes from `start` to the next `quote` or backslash, or to the end.
+    fn plain_length(&self, start: usize, quote: u8) -> usize {
+        self.text.as_bytes().get(start..).map_or(0, |rest| before_quote(rest, quote))
     }
 
     fn escaped_string(&mut self, plain: &str, quote: u8) -> Result<String, Fault> {
@@ -110,7 +112,7 @@ impl<'a> Scanner<'a> {
                 }
                 None => return Err(Fault::End),
             }
-            let length = self.plain_length(self.at, quote).ok_or(Fault::End)?;
+            let length = self.plain_length(self.at, quote);
             out.push_str(self.text.get(self.at..self.at + length).ok_or(Fault::End)?);
             self.at += length;
         }

@@ -5,6 +5,8 @@ use std::io::Write;
 
 use serde::ser::{self, Impossible, Serialize};
 
+use super::plain::before_escape;
+
 /// How a document looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {
@@ -40,35 +42,28 @@ pub(super) fn write<T: Serialize + ?Sized>(
 /// Appends `text` in quotes.
 pub(in crate::remoting) fn push_string(out: &mut Vec<u8>, text: &str, ascii_only: bool) {
     out.push(b'"');
-    let mut plain = 0;
-    for (at, byte) in text.bytes().enumerate() {
-        if byte >= 0x20 && byte != b'"' && byte != b'\\' && (byte < 0x80 || !ascii_only) {
-            continue;
-        }
-        if at < plain {
-            continue;
-        }
-        out.extend_from_slice(&text.as_bytes()[plain..at]);
-        plain = at + 1;
-        match byte {
-            b'"' => out.extend_from_slice(br#"\""#),
-            b'\\' => out.extend_from_slice(br"\\"),
-            b'\n' => out.extend_from_slice(br"\n"),
-            b'\r' => out.extend_from_slice(br"\r"),
-            b'\t' => out.extend_from_slice(br"\t"),
-            0x08 => out.extend_from_slice(br"\b"),
-            0x0c => out.extend_from_slice(br"\f"),
-            0x80.. => {
-                let next = text[at..].chars().next().unwrap_or_default();
-                plain = at + next.len_utf8();
-                for unit in next.encode_utf16(&mut [0; 2]) {
+    let mut rest = text;
+    loop {
+        let (plain, special) = rest.split_at(before_escape(rest.as_bytes(), ascii_only));
+        out.extend_from_slice(plain.as_bytes());
+        let mut chars = special.chars();
+        match chars.next() {
+            None => break,
+            Some('"') => out.extend_from_slice(br#"\""#),
+            Some('\\') => out.extend_from_slice(br"\\"),
+            Some('\n') => out.extend_from_slice(br"\n"),
+            Some('\r') => out.extend_from_slice(br"\r"),
+            Some('\t') => out.extend_from_slice(br"\t"),
+            Some('\u{8}') => out.extend_from_slice(br"\b"),
+            Some('\u{c}') => out.extend_from_slice(br"\f"),
+            Some(other) => {
+                for unit in other.encode_utf16(&mut [0; 2]) {
                     push_unit(out, *unit);
                 }
             }
-            control => push_unit(out, u16::from(control)),
         }
+        rest = chars.as_str();
     }
-    out.extend_from_slice(&text.as_bytes()[plain..]);
     out.push(b'"');
 }
 
