@@ -138,7 +138,11 @@ impl Clients {
 
     /// Returns the clients of a producer group.
     pub(crate) fn producers(&self, group: &Group) -> Vec<Client> {
-        self.lock().producers.get(group).map(|clients| clients.values().cloned().collect()).unwrap_or_default()
+        self.lock()
+            .producers
+            .get(group)
+            .map(|clients| clients.values().cloned().collect())
+            .unwrap_or_default()
     }
 
     /// Returns all producer groups with their clients.

@@ -119,7 +119,8 @@ impl Context {
         if let Some(known) = self.metadata.groups().get(group) {
             return Ok(known);
         }
-        let predefined = PREDEFINED_GROUPS.contains(&group.as_str()) || group.as_str().starts_with(SYSTEM_GROUP_PREFIX);
+        let predefined =
+            PREDEFINED_GROUPS.contains(&group.as_str()) || group.as_str().starts_with(SYSTEM_GROUP_PREFIX);
         if !predefined && !self.config().auto_create_subscription_group {
             return Err(Error::GroupNotExist(group.clone()));
         }

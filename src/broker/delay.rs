@@ -180,10 +180,8 @@ fn delivered(record: &Record<'_>) -> Result<Draft, Error> {
     let mut properties = Properties::new(record.properties);
     let missing = |name| Error::System(format!("the property {name} is missing"));
     let topic = properties.get(key::REAL_TOPIC).ok_or_else(|| missing(key::REAL_TOPIC))?.to_owned();
-    let queue_id = properties
-        .get(key::REAL_QID)
-        .and_then(|id| id.parse().ok())
-        .ok_or_else(|| missing(key::REAL_QID))?;
+    let queue_id =
+        properties.get(key::REAL_QID).and_then(|id| id.parse().ok()).ok_or_else(|| missing(key::REAL_QID))?;
     for name in [key::DELAY, key::REAL_TOPIC, key::REAL_QID, key::TIMER_DELIVER_MS, key::TIMER_DELAY_SEC] {
         properties.remove(name);
     }

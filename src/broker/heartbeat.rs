@@ -104,8 +104,10 @@ pub(crate) fn notify(context: &Context, changed: &Changed) {
         return;
     }
     for member in &changed.members {
-        member.send(Command::request(RequestCode::NotifyConsumerIdsChanged).with_header(
-            &NotifyConsumerIdsChangedRequestHeader { consumer_group: changed.group.clone() },
-        ));
+        member.send(
+            Command::request(RequestCode::NotifyConsumerIdsChanged).with_header(
+                &NotifyConsumerIdsChangedRequestHeader { consumer_group: changed.group.clone() },
+            ),
+        );
     }
 }

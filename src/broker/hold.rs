@@ -89,7 +89,11 @@ impl Holds {
                 kept.push(one);
             }
         }
-        if kept.is_empty() { table.by_queue.remove(&key) } else { table.by_queue.insert(key, kept) };
+        if kept.is_empty() {
+            table.by_queue.remove(&key)
+        } else {
+            table.by_queue.insert(key, kept)
+        };
     }
 
     /// Wakes all: after a change that they should not sleep through.

@@ -11,8 +11,9 @@ use super::response::Error;
 use crate::metadata::MetadataCommand;
 use crate::model::{QueueId, QueueOffset, Topic};
 use crate::remoting::header::{
-    GetEarliestMsgStoretimeResponseHeader, GetMaxOffsetRequestHeader, GetMinOffsetRequestHeader, OffsetResponseHeader,
-    QueryConsumerOffsetRequestHeader, SearchOffsetRequestHeader, UpdateConsumerOffsetRequestHeader,
+    GetEarliestMsgStoretimeResponseHeader, GetMaxOffsetRequestHeader, GetMinOffsetRequestHeader,
+    OffsetResponseHeader, QueryConsumerOffsetRequestHeader, SearchOffsetRequestHeader,
+    UpdateConsumerOffsetRequestHeader,
 };
 use crate::remoting::{Answer, Command, ResponseCode};
 use crate::store::Boundary;
@@ -26,7 +27,8 @@ pub(crate) fn query(context: &Context, request: &Command) -> Result<Command, Err
     if let Some(offset) = committed {
         return Ok(offset_response(offset));
     }
-    let not_found = || Error::QueryNotFound("Not found, V3_0_6_SNAPSHOT maybe this group consumer boot first".into());
+    let not_found =
+        || Error::QueryNotFound("Not found, V3_0_6_SNAPSHOT maybe this group consumer boot first".into());
     if header.set_zero_if_not_found == Some(false) {
         return Err(not_found());
     }
@@ -53,8 +55,9 @@ pub(crate) async fn update(context: &Context, resets: &Resets, request: &Command
     let group = context.group(&header.consumer_group).await?;
     context.topic(&header.topic)?;
     let queue_id = queue_id(header.queue_id)?;
-    let offset = u64::try_from(header.commit_offset)
-        .map_err(|_| Error::InvalidParameter(format!("commitOffset[{}] is negative", header.commit_offset)))?;
+    let offset = u64::try_from(header.commit_offset).map_err(|_| {
+        Error::InvalidParameter(format!("commitOffset[{}] is negative", header.commit_offset))
+    })?;
     if resets.is_pending(&header.topic, &group.group_name, queue_id) {
         return Ok(Command::response(ResponseCode::Success).with_remark("Offset has been previously reset"));
     }

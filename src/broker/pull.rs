@@ -81,7 +81,10 @@ impl Pulls {
     async fn check(&self, header: &PullMessageRequestHeader) -> Result<Pull, Error> {
         let config = self.context.config();
         if config.broker_permission & Perm::READ.0.unsigned_abs() == 0 {
-            return Err(forbidden(1, format!("the broker[{}] pulling message is forbidden", self.context.address.ip())));
+            return Err(forbidden(
+                1,
+                format!("the broker[{}] pulling message is forbidden", self.context.address.ip()),
+            ));
         }
         let group = self.context.group(&header.consumer_group).await?;
         if !group.consume_enable {
@@ -91,12 +94,15 @@ impl Pulls {
         if !topic.perm.readable() {
             return Err(forbidden(3, format!("the topic[{}] pulling message is forbidden", header.topic)));
         }
-        let queue_id = u32::try_from(header.queue_id).ok().filter(|id| *id < topic.read_queue_nums).ok_or_else(|| {
-            Error::InvalidParameter(format!(
-                "queueId[{}] is illegal, topic:[{}] topicConfig.readQueueNums:[{}]",
-                header.queue_id, header.topic, topic.read_queue_nums
-            ))
-        })?;
+        let queue_id = u32::try_from(header.queue_id)
+            .ok()
+            .filter(|id| *id < topic.read_queue_nums)
+            .ok_or_else(|| {
+                Error::InvalidParameter(format!(
+                    "queueId[{}] is illegal, topic:[{}] topicConfig.readQueueNums:[{}]",
+                    header.queue_id, header.topic, topic.read_queue_nums
+                ))
+            })?;
         if header.sys_flag & FLAG_CLASS_FILTER != 0 {
             return Err(Error::NotBuilt("a class filter".into()));
         }
@@ -124,19 +130,30 @@ impl Pulls {
         header: &PullMessageRequestHeader,
         group: &SubscriptionGroupConfig,
     ) -> Result<SubscriptionTags, Error> {
-        let unknown = || Error::SubscriptionNotExist("the consumer's group info not exist; send a heartbeat first".into());
+        let unknown = || {
+            Error::SubscriptionNotExist("the consumer's group info not exist; send a heartbeat first".into())
+        };
         let consumers = self.clients.consumers(&header.consumer_group).ok_or_else(unknown)?;
         if !group.consume_broadcast_enable && consumers.message_model == MessageModel::Broadcasting {
-            return Err(forbidden(4, format!("the consumer group[{}] can not consume by broadcast way", header.consumer_group)));
+            return Err(forbidden(
+                4,
+                format!("the consumer group[{}] can not consume by broadcast way", header.consumer_group),
+            ));
         }
         if !self.context.metadata.groups().is_readable(&header.consumer_group, &header.topic) {
             return Err(forbidden(
                 5,
-                format!("the consumer group[{}] is forbidden for topic[{}]", header.consumer_group, header.topic),
+                format!(
+                    "the consumer group[{}] is forbidden for topic[{}]",
+                    header.consumer_group, header.topic
+                ),
             ));
         }
         let subscription = consumers.subscriptions.get(&header.topic).ok_or_else(|| {
-            Error::SubscriptionNotExist(format!("the consumer's subscription not exist for topic {}", header.topic))
+            Error::SubscriptionNotExist(format!(
+                "the consumer's subscription not exist for topic {}",
+                header.topic
+            ))
         })?;
         if subscription.sub_version < header.sub_version {
             return Err(Error::SubscriptionNotLatest);
@@ -178,7 +195,8 @@ impl Pulls {
         } else {
             Duration::from_millis(config.short_polling_time_mills)
         };
-        let Some(mut hold) = self.holds.hold(&pull.topic, pull.queue_id, pull.offset, pull.tags.clone()) else {
+        let Some(mut hold) = self.holds.hold(&pull.topic, pull.queue_id, pull.offset, pull.tags.clone())
+        else {
             return Answer::Now(self.answer(&pull, &read));
         };
         Answer::later(async move {
@@ -189,10 +207,12 @@ impl Pulls {
             }
             drop(hold);
             match pull.read_cold(&self.context).await {
-                Ok((pull, read)) => match self.resets.take(&pull.topic, &pull.group.group_name, pull.queue_id) {
-                    Some(offset) => self.reset_answer(&pull, &read, offset),
-                    None => self.answer(&pull, &read),
-                },
+                Ok((pull, read)) => {
+                    match self.resets.take(&pull.topic, &pull.group.group_name, pull.queue_id) {
+                        Some(offset) => self.reset_answer(&pull, &read, offset),
+                        None => self.answer(&pull, &read),
+                    }
+                }
                 Err(error) => error.into(),
             }
         })
@@ -200,7 +220,13 @@ impl Pulls {
 
     fn answer(&self, pull: &Pull, read: &Read) -> Command {
         if read.status == ReadStatus::Found {
-            self.stats.got(&pull.group.group_name, &pull.topic, pull.queue_id, read.records.len(), read.bytes);
+            self.stats.got(
+                &pull.group.group_name,
+                &pull.topic,
+                pull.queue_id,
+                read.records.len(),
+                read.bytes,
+            );
         }
         let response = Command::response(status_code(read.status, pull.offset))
             .with_header(&self.header(pull, read, read.next))
@@ -237,15 +263,23 @@ impl Pulls {
 impl Pull {
     /// Returns whether reading needs no file: the queue's end, or nothing at all.
     fn is_hot(&self, context: &Context) -> bool {
-        context.store().queues().get(&self.topic, self.queue_id).is_none_or(|queue| queue.is_in_memory(self.offset))
+        context
+            .store()
+            .queues()
+            .get(&self.topic, self.queue_id)
+            .is_none_or(|queue| queue.is_in_memory(self.offset))
     }
 
     /// Finds the records without looking at them.
     fn read(&self, context: &Context) -> Result<Read, Error> {
         let tags = &self.tags;
-        Ok(context.store().read(&self.topic, self.queue_id, self.offset, limits(context, self.count_max), &|code| {
-            tags.matches(code)
-        })?)
+        Ok(context.store().read(
+            &self.topic,
+            self.queue_id,
+            self.offset,
+            limits(context, self.count_max),
+            &|code| tags.matches(code),
+        )?)
     }
 
     /// Reads on a thread that may block, and brings the records into memory, so that no socket waits for the disk.

@@ -9,7 +9,9 @@ use super::offsets::later;
 use super::response::Error;
 use crate::message::{Record, key};
 use crate::model::PhysicalOffset;
-use crate::remoting::header::{QueryMessageRequestHeader, QueryMessageResponseHeader, ViewMessageRequestHeader};
+use crate::remoting::header::{
+    QueryMessageRequestHeader, QueryMessageResponseHeader, ViewMessageRequestHeader,
+};
 use crate::remoting::{Answer, Command, ResponseCode};
 use crate::store::IndexQuery;
 
@@ -24,7 +26,8 @@ pub(crate) fn by_key(context: &Arc<Context>, request: &Command) -> Result<Answer
     let unique = request.ext_fields.get(UNIQUE_KEY_QUERY) == Some("true");
     let config = context.config();
     // A unique key is asked for alone, whatever number the client names.
-    let wanted = if unique { config.default_query_max_num } else { u32::try_from(header.max_num).unwrap_or(0) };
+    let wanted =
+        if unique { config.default_query_max_num } else { u32::try_from(header.max_num).unwrap_or(0) };
     let count_max = wanted.min(config.default_query_max_num.max(64)) as usize;
     let context = Arc::clone(context);
     Ok(later(blocking(move || {
@@ -69,7 +72,9 @@ fn has_key(record: &Record<'_>, header: &QueryMessageRequestHeader, by_tag: bool
             properties.get(key::TAGS) == Some(key)
         } else {
             properties.get(key::UNIQ_KEY) == Some(key)
-                || properties.get(key::KEYS).is_some_and(|keys| keys.split_whitespace().any(|word| word == key))
+                || properties
+                    .get(key::KEYS)
+                    .is_some_and(|keys| keys.split_whitespace().any(|word| word == key))
         }
 }
 

@@ -40,7 +40,8 @@ pub(crate) async fn handle(
         )));
     }
     let topic = resolve_topic(context, &header).await?;
-    let mut target = Target { queue_id: choose_queue(context, &header, &topic)?, topic: topic.topic_name.clone() };
+    let mut target =
+        Target { queue_id: choose_queue(context, &header, &topic)?, topic: topic.topic_name.clone() };
     if target.topic.is_retry() {
         redirect_to_dlq(context, locks, request, &header, &mut target).await?;
     }
@@ -56,7 +57,13 @@ pub(crate) async fn handle(
     let batch = header.batch.unwrap_or(false);
     let sender = Sender { context, header: &header, born_host: connection.peer() };
     let (draft, unique_key) = if batch {
-        (sender.batch_draft(&target, decode_batch(body).map_err(|e| Error::MessageIllegal(e.to_string()))?)?, None)
+        (
+            sender.batch_draft(
+                &target,
+                decode_batch(body).map_err(|e| Error::MessageIllegal(e.to_string()))?,
+            )?,
+            None,
+        )
     } else {
         let mut properties = Properties::new(&properties);
         properties.remove(key::POP_CK);
@@ -112,14 +119,20 @@ async fn resolve_topic(context: &Context, header: &SendMessageHeader) -> Result<
     }
     match known {
         Some(config) => Ok(config),
-        None if topic.is_retry() => context.ensure_topic(TopicConfig::new(topic.clone(), 1, Perm::READ_WRITE)).await,
+        None if topic.is_retry() => {
+            context.ensure_topic(TopicConfig::new(topic.clone(), 1, Perm::READ_WRITE)).await
+        }
         None => {
             context.auto_create_topic(topic, &header.default_topic, header.default_topic_queue_nums).await
         }
     }
 }
 
-fn choose_queue(context: &Context, header: &SendMessageHeader, topic: &TopicConfig) -> Result<QueueId, Error> {
+fn choose_queue(
+    context: &Context,
+    header: &SendMessageHeader,
+    topic: &TopicConfig,
+) -> Result<QueueId, Error> {
     let queues = topic.read_queue_nums.max(topic.write_queue_nums);
     match u32::try_from(header.queue_id) {
         Ok(id) if id < queues => Ok(QueueId(id)),
@@ -161,7 +174,12 @@ struct Sender<'a> {
 }
 
 impl Sender<'_> {
-    fn single_draft(&self, target: &Target, body: &[u8], properties: &Properties<'_>) -> Result<Draft, Error> {
+    fn single_draft(
+        &self,
+        target: &Target,
+        body: &[u8],
+        properties: &Properties<'_>,
+    ) -> Result<Draft, Error> {
         let sys_flag = SysFlag(self.header.sys_flag);
         let half = properties.get(key::TRAN_MSG).is_some_and(|half| half.eq_ignore_ascii_case("true"));
         if half || sys_flag.transaction() != 0 {
@@ -240,9 +258,7 @@ struct Answering {
 impl Answering {
     async fn finish(self, pending: PendingAppend) -> Command {
         let timeout = Duration::from_millis(self.context.config().sync_flush_timeout);
-        let committed = async {
-            if self.wait { pending.committed().await } else { pending.written().await }
-        };
+        let committed = async { if self.wait { pending.committed().await } else { pending.written().await } };
         match tokio::time::timeout(timeout, committed).await {
             Ok(Ok(appended)) => {
                 self.stats.put(&self.topic, self.queue_id, self.count, self.bytes);

@@ -10,7 +10,7 @@ use super::response::Error;
 use super::send::Target;
 use super::stats::Stats;
 use crate::message::{Message, OffsetMessageId, Properties, Record, key};
-use crate::model::{Group, Perm, PhysicalOffset, QueueId, SubscriptionGroupConfig, Topic, TopicConfig};
+use crate::model::{Perm, PhysicalOffset, QueueId, Topic, TopicConfig};
 use crate::remoting::header::ConsumerSendMsgBackRequestHeader;
 use crate::remoting::{Command, ResponseCode, version};
 use crate::store::Draft;
@@ -19,7 +19,11 @@ use crate::store::Draft;
 const FIRST_RETRY_LEVEL: i32 = 3;
 
 /// Stores a copy for the retry or dead letter topic of the group.
-pub(crate) async fn handle(context: &Arc<Context>, stats: &Stats, request: &Command) -> Result<Command, Error> {
+pub(crate) async fn handle(
+    context: &Arc<Context>,
+    stats: &Stats,
+    request: &Command,
+) -> Result<Command, Error> {
     let header: ConsumerSendMsgBackRequestHeader = request.header()?;
     let group = context
         .metadata
@@ -38,7 +42,10 @@ pub(crate) async fn handle(context: &Arc<Context>, stats: &Stats, request: &Comm
     let retry = Topic::retry_of(&header.group);
     let retry = context.ensure_topic(TopicConfig::new(retry, retry_queues, Perm::READ_WRITE)).await?;
     if !retry.perm.writable() {
-        return Err(Error::NoPermission(format!("the topic[{}] sending message is forbidden", retry.topic_name)));
+        return Err(Error::NoPermission(format!(
+            "the topic[{}] sending message is forbidden",
+            retry.topic_name
+        )));
     }
     let bytes = original(context, &header).await?;
     let record = Record::decode(&bytes).map_err(|error| Error::System(error.to_string()))?;
@@ -66,7 +73,10 @@ pub(crate) async fn handle(context: &Arc<Context>, stats: &Stats, request: &Comm
 }
 
 /// Reads the message that is sent back.
-async fn original(context: &Arc<Context>, header: &ConsumerSendMsgBackRequestHeader) -> Result<bytes::Bytes, Error> {
+async fn original(
+    context: &Arc<Context>,
+    header: &ConsumerSendMsgBackRequestHeader,
+) -> Result<bytes::Bytes, Error> {
     let offset = header.offset;
     let store = Arc::clone(context.store());
     blocking(move || {
@@ -79,7 +89,12 @@ async fn original(context: &Arc<Context>, header: &ConsumerSendMsgBackRequestHea
 }
 
 /// Makes the copy of a message that a group gets again at `level`, or that goes to its dead letters.
-fn copy(context: &Context, record: &Record<'_>, mut target: Target, level: Option<i32>) -> Result<Draft, Error> {
+fn copy(
+    context: &Context,
+    record: &Record<'_>,
+    mut target: Target,
+    level: Option<i32>,
+) -> Result<Draft, Error> {
     let mut properties = Properties::new(record.properties);
     if properties.get(key::RETRY_TOPIC).is_none() {
         properties.set(key::RETRY_TOPIC, record.topic);
@@ -107,10 +122,4 @@ fn copy(context: &Context, record: &Record<'_>, mut target: Target, level: Optio
         body: record.body,
         properties: properties.as_str(),
     })?)
-}
-
-/// Names what a group's retries need, for those who make it beforehand.
-pub(crate) fn retry_topic(group: &Group, config: &SubscriptionGroupConfig) -> Option<TopicConfig> {
-    let queues = u32::try_from(config.retry_queue_nums).ok().filter(|queues| *queues > 0)?;
-    Some(TopicConfig::new(Topic::retry_of(group), queues, Perm::READ_WRITE))
 }

@@ -8,7 +8,7 @@ mod mmap;
 mod random;
 
 pub use clock::Clock;
-pub use machine::memory_bytes;
 pub use disk::{Disk, DiskUsage, Faults, File};
+pub use machine::memory_bytes;
 pub use mmap::Map;
 pub use random::Random;
