@@ -262,6 +262,36 @@ impl File {
         }
     }
 
+    /// Returns the end of the last byte from `offset` on that is not zero, or `None` if there is none. Reads no more
+    /// than what was ever written, where the file system knows that.
+    pub fn last_used(&self, offset: u64) -> io::Result<Option<u64>> {
+        let mut bytes = vec![0u8; 1 << 20];
+        let (mut at, mut used) = (offset, None);
+        while let Some(data) = self.next_data(at)? {
+            let read = self.read_at(&mut bytes, data)?;
+            if read == 0 {
+                break;
+            }
+            // One pass without a branch first: nearly all that is read here is zero.
+            if bytes[..read].iter().fold(0, |any, byte| any | byte) != 0 {
+                let last = bytes[..read].iter().rposition(|byte| *byte != 0).unwrap_or(0);
+                used = Some(data + last as u64 + 1);
+            }
+            at = data + read as u64;
+        }
+        Ok(used)
+    }
+
+    /// Returns where data that was written begins, from `offset` on.
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        match rustix::fs::seek(&self.file, rustix::fs::SeekFrom::Data(offset)) {
+            Ok(data) => Ok(Some(data)),
+            Err(rustix::io::Errno::NXIO) => Ok(None),
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => Ok(Some(offset)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Makes `len` bytes from `offset` zero without changing the length. Not durable until synced.
     pub fn zero(&self, offset: u64, len: u64) -> io::Result<()> {
         if len == 0 {
