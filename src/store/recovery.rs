@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, RwLock};
 
 use super::checkpoint::{Checkpoint, CheckpointState};
 use super::commit_log::create_segment;
@@ -63,6 +63,7 @@ impl Store {
             config.index_entries,
         );
         let store = Self {
+            retention: RwLock::new(config.retention.clone()),
             config,
             disk,
             clock,

@@ -66,7 +66,7 @@ impl Retention {
 impl Store {
     /// Looks at the disk once: refuses or takes messages, and deletes segments that may go.
     pub fn clean(&self) -> Result<()> {
-        let retention = &self.config.retention;
+        let retention = self.retention();
         let used = self.used_ratio()?;
         let full = used * 100.0 > retention.warning_percent as f64;
         if self.full.swap(full, Ordering::Relaxed) != full {
@@ -104,7 +104,7 @@ impl Store {
             .disk
             .modified_ms(segment.path())
             .map_err(|error| Error::io("stat segment", segment.path(), error))?;
-        let reserved_ms = i64::try_from(self.config.retention.reserved_hours.saturating_mul(3_600_000));
+        let reserved_ms = i64::try_from(self.retention().reserved_hours.saturating_mul(3_600_000));
         Ok(self.clock.now_ms() >= modified.saturating_add(reserved_ms.unwrap_or(i64::MAX)))
     }
 
@@ -134,8 +134,8 @@ impl Store {
         self.disk.remove(path).map_err(|error| Error::io("remove segment", path, error))
     }
 
-    /// Takes what belongs to deleted segments out of the ConsumeQueues and the Index.
-    pub(super) fn expire_derived(&self) -> Result<()> {
+    /// Takes what belongs to deleted segments out of the ConsumeQueues and the Index. Blocks on the disk.
+    pub fn expire_derived(&self) -> Result<()> {
         let log_min = self.log.min();
         for (_, _, queue) in self.queues.all() {
             queue.expire(log_min)?;
