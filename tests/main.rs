@@ -1,3 +1,6 @@
 //! The integration tests, one binary.
 
+mod architecture;
+mod harness;
+mod kill;
 mod wire;
