@@ -14,6 +14,8 @@ mod print;
 mod record;
 mod send;
 mod session;
+#[cfg(test)]
+mod tests;
 mod time;
 mod topic;
 
