@@ -12,7 +12,7 @@ use super::connection::{java_name, version_name};
 use super::output::{Output, front};
 use super::session::{CALL_TIMEOUT, Session, accept, preferred};
 use super::time::timestamp_s;
-use super::topic::{delete_topic, java_map, parse_attributes};
+use super::topic::{delete_from_brokers, delete_from_name_servers, java_map, parse_attributes};
 use crate::model::{Group, MessageQueue, SubscriptionGroupConfig, Topic};
 use crate::remoting::body::{ConsumeStats, ConsumeType, ConsumerConnection, TopicRouteData};
 use crate::remoting::header::{
@@ -173,7 +173,8 @@ impl DeleteSubGroup {
         }
         if let Some(cluster) = cluster {
             for topic in [Topic::retry_of(&group), Topic::dlq_of(&group)] {
-                delete_topic(session, out, cluster, &topic).await?;
+                delete_from_brokers(session, cluster, &topic).await?;
+                delete_from_name_servers(session, cluster, &topic).await?;
             }
         }
         out.json(&json!({ "group": group, "deletedFrom": masters }))

@@ -6,7 +6,6 @@ use super::output::Output;
 use super::record::Stored;
 use super::session::{CALL_TIMEOUT, Session, accept, preferred};
 use super::time;
-use crate::message::key;
 use crate::model::{Group, MessageQueue, Topic};
 use crate::remoting::header::{
     GetMaxOffsetRequestHeader, GetMinOffsetRequestHeader, OffsetResponseHeader, PullMessageRequestHeader,
@@ -55,15 +54,7 @@ impl PrintMsg {
             let (first, end) = bounds(session, &queue, &address, self.begin, self.end).await?;
             out.line(format_args!("minOffset={first}, maxOffset={end}, {}", describe(&queue)))?;
             let reader = Reader { session, queue: &queue, address: &address, expression: &self.expression };
-            let show = |out: &mut Output<'_>, message: &Stored| {
-                let body = match self.print_body {
-                    true => String::from_utf8_lossy(&message.bytes),
-                    false => "NOT PRINT BODY".into(),
-                };
-                let text = message.describe(&queue.broker_name);
-                out.line(format_args!("MSGID: {} {text} BODY: {body}", message.msg_id))?;
-                out.json(message)
-            };
+            let show = |out: &mut Output<'_>, message: &Stored| show(out, message, &queue, self.print_body);
             reader.read(first, end, out, show).await?;
             out.line("--------------------------------------------------------")?;
         }
@@ -117,20 +108,26 @@ impl ConsumeMessage {
             let first = first.max(self.offset.unwrap_or(first));
             let end = end.min(first.saturating_add(left));
             let reader = Reader { session, queue: &queue, address: &address, expression: "*" };
-            left -= reader.read(first, end, out, show_consumed).await?;
+            let show = |out: &mut Output<'_>, message: &Stored| {
+                out.line("Consume ok")?;
+                show(out, message, &queue, true)
+            };
+            left -= reader.read(first, end, out, show).await?;
+            if left > 0 {
+                out.line(format_args!(
+                    "{} print msg finished. status=NO_NEW_MSG, offset={end}",
+                    describe(&queue)
+                ))?;
+            }
         }
         Ok(())
     }
 }
 
-fn show_consumed(out: &mut Output<'_>, message: &Stored) -> Result<()> {
-    out.line("Consume ok")?;
-    let (id, body) = (&message.msg_id, String::from_utf8_lossy(&message.bytes));
-    let tags = message.property(key::TAGS).unwrap_or("null");
-    out.line(format_args!(
-        "MSGID: {id} TAGS: {tags} QUEUEID: {} OFFSET: {} BODY: {body}",
-        message.queue_id, message.queue_offset
-    ))?;
+fn show(out: &mut Output<'_>, message: &Stored, queue: &MessageQueue, print_body: bool) -> Result<()> {
+    let body = if print_body { String::from_utf8_lossy(&message.bytes) } else { "NOT PRINT BODY".into() };
+    let text = message.describe(&queue.broker_name);
+    out.line(format_args!("MSGID: {} {text} BODY: {body}", message.msg_id))?;
     out.json(message)
 }
 

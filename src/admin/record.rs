@@ -35,19 +35,13 @@ pub(super) struct Stored {
     pub(super) reconsume_times: i32,
     pub(super) prepared_transaction_offset: i64,
     pub(super) properties: BTreeMap<String, String>,
-    #[serde(flatten)]
-    pub(super) body: BodyText,
+    /// The body if it is text, else `bodyBase64` has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) body: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) body_base64: Option<String>,
     #[serde(skip)]
     pub(super) bytes: Vec<u8>,
-}
-
-/// A body in JSON: text if it is text.
-#[derive(Debug, Clone, Serialize)]
-pub(super) enum BodyText {
-    #[serde(rename = "body")]
-    Text(String),
-    #[serde(rename = "bodyBase64")]
-    Base64(String),
 }
 
 /// Longest body after decompression, so that a few bytes cannot fill the memory.
@@ -73,6 +67,7 @@ impl Stored {
             record.properties().iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let id = OffsetMessageId { host: record.store_host, offset: record.physical_offset }.to_string();
         let bytes = inflate(record);
+        let text = std::str::from_utf8(&bytes).ok();
         Self {
             topic: record.topic.to_owned(),
             queue_id: record.queue_id,
@@ -91,10 +86,8 @@ impl Stored {
             reconsume_times: record.reconsume_times,
             prepared_transaction_offset: record.prepared_transaction_offset,
             properties,
-            body: match String::from_utf8(bytes.clone()) {
-                Ok(text) => BodyText::Text(text),
-                Err(_) => BodyText::Base64(base64(&bytes)),
-            },
+            body: text.map(str::to_owned),
+            body_base64: text.is_none().then(|| base64(&bytes)),
             bytes,
         }
     }
@@ -162,7 +155,7 @@ impl Stored {
             self.born_host,
             self.store_timestamp,
             self.store_host,
-            self.msg_id,
+            self.offset_msg_id,
             self.commit_log_offset,
             self.body_crc,
             self.reconsume_times,

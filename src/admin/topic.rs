@@ -59,9 +59,12 @@ impl UpdateTopic {
         let masters = self.target.masters(session).await?;
         for address in &masters {
             put_topic(session, address, &config).await?;
+            if self.target.broker.is_some() && self.order {
+                self.put_order(session, out).await?;
+            }
             out.line(format_args!("create topic to {address} success."))?;
         }
-        if self.order {
+        if self.target.broker.is_none() && self.order {
             self.put_order(session, out).await?;
         }
         out.line(describe(&config))?;
@@ -268,25 +271,28 @@ pub(super) struct DeleteTopic {
 
 impl DeleteTopic {
     pub(super) async fn run(self, session: &Session, out: &mut Output<'_>) -> Result<()> {
-        delete_topic(session, out, self.cluster.trim(), &Topic::new(self.topic.trim())).await?;
-        out.json(&json!({ "topic": self.topic.trim(), "cluster": self.cluster.trim() }))
+        let (topic, cluster) = (Topic::new(self.topic.trim()), self.cluster.trim());
+        delete_from_brokers(session, cluster, &topic).await?;
+        out.line(format_args!("delete topic [{topic}] from cluster [{cluster}] success."))?;
+        delete_from_name_servers(session, cluster, &topic).await?;
+        out.line(format_args!("delete topic [{topic}] from NameServer success."))?;
+        out.json(&json!({ "topic": topic, "cluster": cluster }))
     }
 }
 
-/// Deletes a topic from the masters of a cluster, then from all name servers.
-pub(super) async fn delete_topic(
-    session: &Session,
-    out: &mut Output<'_>,
-    cluster: &str,
-    topic: &Topic,
-) -> Result<()> {
+/// Deletes a topic from the masters of a cluster.
+pub(super) async fn delete_from_brokers(session: &Session, cluster: &str, topic: &Topic) -> Result<()> {
     let header = DeleteTopicRequestHeader { topic: topic.clone() };
     for address in session.masters(cluster).await? {
         session
             .ask(&address, Command::request(RequestCode::DeleteTopicInBroker).with_header(&header))
             .await?;
     }
-    out.line(format_args!("delete topic [{topic}] from cluster [{cluster}] success."))?;
+    Ok(())
+}
+
+/// Deletes a topic of a cluster from all name servers.
+pub(super) async fn delete_from_name_servers(session: &Session, cluster: &str, topic: &Topic) -> Result<()> {
     let header =
         DeleteTopicFromNamesrvRequestHeader { topic: topic.clone(), cluster_name: Some(cluster.to_owned()) };
     for address in session.name_servers()? {
@@ -294,7 +300,6 @@ pub(super) async fn delete_topic(
             .ask(address, Command::request(RequestCode::DeleteTopicInNamesrv).with_header(&header))
             .await?;
     }
-    out.line(format_args!("delete topic [{topic}] from NameServer success."))?;
     Ok(())
 }
 
