@@ -52,8 +52,8 @@ fn decode_fields(mut bytes: &[u8]) -> Result<ExtFields, FrameError> {
         let key = take(&mut bytes, key_length.into())?;
         let value_length = bytes.try_get_u32().map_err(short)?;
         let value = take(&mut bytes, value_length)?;
-        // Java reads a length of 0 as null.
-        if !key.is_empty() && !value.is_empty() {
+        // Java reads a length of 0 as null, and a null key names nothing.
+        if !key.is_empty() {
             fields.push(&json::to_text(key), &json::to_text(value));
         }
     }

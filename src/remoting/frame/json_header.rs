@@ -101,15 +101,16 @@ pub(super) fn encode(command: &Command, out: &mut Vec<u8>) {
     );
     out.extend_from_slice(b"{\"code\":");
     push_number(out, command.code);
-    if !fields.is_empty() {
-        out.extend_from_slice(b",\"extFields\":");
-        let mut separator = b'{';
-        for (key, value) in fields.iter() {
-            out.push(separator);
+    // Java clients use the fields of some responses without asking whether there are any.
+    if !fields.is_empty() || command.is_response() {
+        out.extend_from_slice(b",\"extFields\":{");
+        for (at, (key, value)) in fields.iter().enumerate() {
+            if at > 0 {
+                out.push(b',');
+            }
             push_string(out, key, false);
             out.push(b':');
             push_string(out, value, false);
-            separator = b',';
         }
         out.push(b'}');
     }
