@@ -18,6 +18,7 @@ mod session;
 mod tests;
 mod time;
 mod topic;
+pub mod up;
 
 use std::ffi::OsString;
 use std::io::{self, Write};

@@ -10,7 +10,9 @@ use crate::remoting::{
     self, Answer, Command, Connection, RequestCode, ResponseCode, Server, ServerConfig, Service,
 };
 
-type Answers = BTreeMap<RequestCode, Box<dyn Fn(&str, &Command) -> Command + Send + Sync>>;
+/// Makes an answer of the service's address and the request.
+type Handler = Box<dyn Fn(&str, &Command) -> Command + Send + Sync>;
+type Answers = BTreeMap<RequestCode, Handler>;
 
 /// A service that answers by request code and remembers what it was asked.
 struct Fake {
@@ -37,15 +39,15 @@ fn ok() -> Command {
 }
 
 /// Answers with this text; `ADDRESS` in it is the service's own address.
-fn text(body: &'static str) -> Box<dyn Fn(&str, &Command) -> Command + Send + Sync> {
+fn text(body: &'static str) -> Handler {
     Box::new(move |address, _| ok().with_body(body.replace("ADDRESS", address)))
 }
 
-fn done() -> Box<dyn Fn(&str, &Command) -> Command + Send + Sync> {
+fn done() -> Handler {
     Box::new(|_, _| ok())
 }
 
-fn refusal(code: ResponseCode, remark: &'static str) -> Box<dyn Fn(&str, &Command) -> Command + Send + Sync> {
+fn refusal(code: ResponseCode, remark: &'static str) -> Handler {
     Box::new(move |_, _| Command::response(code).with_remark(remark))
 }
 
@@ -439,7 +441,7 @@ fn record(store_host: &str, queue_offset: u64, body: &[u8], sys_flag: i32) -> Ve
     bytes
 }
 
-fn records() -> Box<dyn Fn(&str, &Command) -> Command + Send + Sync> {
+fn records() -> Handler {
     Box::new(|address, _| ok().with_body(record(address, 5, b"hello", 0)))
 }
 
@@ -530,7 +532,7 @@ async fn a_message_is_sent() {
 
 #[tokio::test]
 async fn messages_are_printed_queue_by_queue() {
-    let offset = |value: &'static str| -> Box<dyn Fn(&str, &Command) -> Command + Send + Sync> {
+    let offset = |value: &'static str| -> Handler {
         Box::new(move |_, _| ok().with_field("offset", value))
     };
     let answers = || {
