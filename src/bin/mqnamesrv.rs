@@ -1,2 +1,85 @@
-//! mqnamesrv
-fn main() {}
+//! `mqnamesrv`: runs a name server until SIGTERM or SIGINT. Same options as RocketMQ's.
+#![expect(clippy::print_stdout, reason = "scripts wait for these lines")]
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use quorate::config::{self, Environment, NamesrvConfig, Sources};
+use quorate::env::{Clock, Disk};
+use quorate::namesrv;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info, warn};
+use tracing_subscriber::EnvFilter;
+
+/// Tells clients where topics are.
+#[derive(Debug, Parser)]
+#[command(name = "mqnamesrv")]
+struct Options {
+    /// Name server list; accepted for RocketMQ's sake and not used.
+    #[arg(short = 'n', long = "namesrvAddr", value_name = "ADDRESS")]
+    namesrv_addr: Option<String>,
+    /// Settings, a .properties file.
+    #[arg(short = 'c', long = "configFile", value_name = "FILE")]
+    config_file: Option<PathBuf>,
+    /// Prints all settings and exits.
+    #[arg(short = 'p', long = "printConfigItem")]
+    print_config_item: bool,
+    /// Settings that go before those of the file.
+    #[arg(value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let options = Options::parse();
+    let sources = Sources {
+        file: options.config_file,
+        namesrv_addr: options.namesrv_addr,
+        overrides: options.overrides,
+        environment: Environment::of_process(),
+    };
+    let disk = Disk::real();
+    let config = match config::load::<NamesrvConfig>(&sources, &disk) {
+        Ok(config) => config,
+        Err(refused) => {
+            eprintln!("{refused}");
+            return ExitCode::from(refused.exit_code());
+        }
+    };
+    if let Some(file) = &sources.file {
+        println!("load config properties file OK, {}", file.display());
+    }
+    if options.print_config_item {
+        print!("{}", config.to_properties());
+        return ExitCode::SUCCESS;
+    }
+    for warning in config.warnings() {
+        warn!("{warning}");
+    }
+    match run(config, disk) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failed) => {
+            error!("{failed:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main]
+async fn run(config: config::Loaded<NamesrvConfig>, disk: Disk) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let address = config.bind_address.clone();
+    let running = namesrv::start(config, disk, Clock::system()).await?;
+    let port = running.addr().port();
+    println!("The Name Server boot success. serializeType=JSON, address {address}:{port}");
+    tokio::select! {
+        _ = terminate.recv() => info!("stop on SIGTERM"),
+        _ = interrupt.recv() => info!("stop on SIGINT"),
+    }
+    running.stop().await;
+    Ok(())
+}

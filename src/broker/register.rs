@@ -3,6 +3,7 @@
 //! Source: RocketMQ `BrokerController.registerBrokerAll`, `BrokerOuterAPI`. Always the full body, so that a name server
 //! that restarted knows everything after one round.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ use crate::remoting::header::{RegisterBrokerRequestHeader, UnregisterBrokerReque
 use crate::remoting::{Client, Command, RequestCode, ResponseCode};
 use crate::replication::Role;
 
+/// How soon registration is tried again at a name server that did not take it.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a broker waits at its stop for the name servers to forget it.
 const UNREGISTER_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a change of topics waits for the name servers before it is answered anyway.
@@ -69,11 +72,13 @@ pub(crate) async fn run(
     mut rounds: Rounds,
     mut stop: watch::Receiver<bool>,
 ) {
+    let mut failing = BTreeSet::new();
     loop {
         let number = *rounds.wanted.borrow_and_update();
-        register(&context, &client).await;
+        register(&context, &client, &mut failing).await;
         rounds.done.send_replace(number);
         let period = Duration::from_millis(context.config().register_name_server_period);
+        let period = if failing.is_empty() { period } else { period.min(RETRY_INTERVAL) };
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => break,
             changed = rounds.wanted.changed() => if changed.is_err() { break },
@@ -83,8 +88,8 @@ pub(crate) async fn run(
     unregister(&context, &client).await;
 }
 
-/// Registers at every name server; one that cannot be reached is tried again in the next round.
-async fn register(context: &Context, client: &Client) {
+/// Registers at every name server. Those that did not take it are put into `failing`, and complained about once.
+async fn register(context: &Context, client: &Client, failing: &mut BTreeSet<String>) {
     let config = context.config();
     let timeout = Duration::from_millis(config.register_broker_timeout_mills);
     let request = request(context, &config);
@@ -96,14 +101,20 @@ async fn register(context: &Context, client: &Client) {
         })
         .collect();
     for call in calls {
-        match call.await {
-            Ok((Ok(response), _)) if response.code == ResponseCode::Success.number() => {}
-            Ok((Ok(response), address)) => {
-                let remark = response.remark.unwrap_or_default();
-                tracing::warn!(peer = address, code = response.code, remark, "registration refused");
+        let Ok((answer, address)) = call.await else { continue };
+        let refused = match answer {
+            Ok(response) if response.code == ResponseCode::Success.number() => None,
+            Ok(response) => Some(format!("code {}: {}", response.code, response.remark.unwrap_or_default())),
+            Err(error) => Some(error.to_string()),
+        };
+        match refused {
+            None if failing.remove(&address) => tracing::info!(peer = address, "registered"),
+            None => {}
+            Some(reason) => {
+                if failing.insert(address.clone()) {
+                    tracing::warn!(peer = address, reason, "registration failed; tried again every second");
+                }
             }
-            Ok((Err(error), _)) => tracing::warn!(%error, "registration failed; tried again later"),
-            Err(error) => tracing::warn!(%error, "registration failed; tried again later"),
         }
     }
 }
