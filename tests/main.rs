@@ -1,4 +1,6 @@
 //! The integration tests, one binary.
+#![expect(clippy::unwrap_used, reason = "helpers of tests may fail where they stand")]
 
 mod admin;
+mod namesrv;
 mod wire;
