@@ -1,5 +1,6 @@
 //! The integration tests, one binary.
 
+mod admin;
 mod architecture;
 mod harness;
 mod kill;

@@ -212,10 +212,10 @@ impl Index {
     /// Returns the newest file, or makes one if there is none or it is full.
     fn writable(&self, record: &Record<'_>) -> Result<Arc<IndexFile>> {
         let mut files = self.lock();
-        if let Some(file) = files.back() {
-            if !file.is_full() {
-                return Ok(Arc::clone(file));
-            }
+        if let Some(file) = files.back()
+            && !file.is_full()
+        {
+            return Ok(Arc::clone(file));
         }
         self.disk.make_folder(&self.folder).map_err(|error| Error::io("make folder", &self.folder, error))?;
         let mut now = self.clock.now_ms();

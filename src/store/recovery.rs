@@ -159,7 +159,11 @@ impl Store {
         }
         if clean {
             // Java closed the store: its queues hold everything, and it checks the last three files.
-            let scan_from = segments.iter().rev().take(3).last().map_or(min, |segment| segment.base());
+            let scan_from = segments
+                .iter()
+                .rev()
+                .nth(2.min(segments.len().saturating_sub(1)))
+                .map_or(min, |segment| segment.base());
             return Ok(Plan { scan_from, dispatch_from: self.java_dispatched(scan_from)?, strict: false });
         }
         let scan_from = self.java_scan_start(&segments, state);
