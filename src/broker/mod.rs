@@ -1,1 +1,79 @@
-//! (being written)
+//! The broker: what clients and operators ask of a replica.
+//!
+//! `dispatch` is the table of request codes; one file per verb of a client.
+
+mod clients;
+mod context;
+mod delay;
+mod dispatch;
+mod heartbeat;
+mod hold;
+mod locks;
+mod offsets;
+mod process;
+mod pull;
+mod query;
+mod register;
+mod resets;
+mod response;
+mod send;
+mod send_back;
+mod start;
+mod stats;
+
+use std::sync::Arc;
+
+pub use process::run_main;
+pub use start::{Running, StartError, start};
+
+use clients::Clients;
+use context::Context;
+use locks::Locks;
+use pull::Pulls;
+use resets::Resets;
+use stats::Stats;
+
+use crate::remoting::{Answer, Command, Connection, Service};
+
+/// One broker of this process.
+#[derive(Debug)]
+struct Broker {
+    context: Arc<Context>,
+    clients: Arc<Clients>,
+    locks: Locks,
+    resets: Arc<Resets>,
+    stats: Arc<Stats>,
+    pulls: Arc<Pulls>,
+}
+
+/// The remoting service of a broker, on one of its two ports.
+struct BrokerService {
+    broker: Arc<Broker>,
+    port: Port,
+}
+
+/// Which port a request came in by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Port {
+    /// `listenPort`: everything.
+    Main,
+    /// `listenPort` - 2, for sends and administration: pulls are refused, so that they never keep a send waiting.
+    Fast,
+}
+
+impl Service for BrokerService {
+    async fn call(&self, connection: &Connection, request: Command) -> Answer {
+        use crate::remoting::RequestCode::{LitePullMessage, PullMessage};
+        let is_pull = matches!(request.request_code(), Some(PullMessage | LitePullMessage));
+        if self.port == Port::Fast && is_pull {
+            return Answer::Now(response::Error::UnknownRequest(request.code).into());
+        }
+        dispatch::dispatch(&self.broker, connection, request).await
+    }
+
+    fn closed(&self, connection: &Connection) {
+        for changed in self.broker.clients.closed(connection) {
+            heartbeat::notify(&self.broker.context, &changed);
+        }
+    }
+}

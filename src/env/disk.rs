@@ -262,6 +262,52 @@ impl File {
         }
     }
 
+    /// Returns the end of the last byte from `offset` on that is not zero, or `None` if there is none. Reads no more
+    /// than what was ever written, where the file system knows that.
+    pub fn last_used(&self, offset: u64) -> io::Result<Option<u64>> {
+        let mut bytes = vec![0u8; 1 << 20];
+        let mut used = None;
+        for (mut at, end) in self.written_ranges(offset)? {
+            while at < end {
+                let wanted = usize::try_from((end - at).min(bytes.len() as u64)).unwrap_or(bytes.len());
+                let read = self.read_at(&mut bytes[..wanted], at)?;
+                if read == 0 {
+                    break;
+                }
+                // One pass without a branch first: nearly all that is read here is zero.
+                if bytes[..read].iter().fold(0, |any, byte| any | byte) != 0 {
+                    let last = bytes[..read].iter().rposition(|byte| *byte != 0).unwrap_or(0);
+                    used = Some(at + last as u64 + 1);
+                }
+                at += read as u64;
+            }
+        }
+        Ok(used)
+    }
+
+    /// Returns the ranges from `offset` on that were ever written. All are asked for before any is read: reading
+    /// ahead brings pages of other ranges into memory, and those then count as written.
+    fn written_ranges(&self, offset: u64) -> io::Result<Vec<(u64, u64)>> {
+        use rustix::fs::{SeekFrom, seek};
+        let (mut at, len) = (offset, self.len()?);
+        let mut ranges = Vec::new();
+        while at < len {
+            let start = match seek(&self.file, SeekFrom::Data(at)) {
+                Ok(start) => start,
+                Err(rustix::io::Errno::NXIO) => break,
+                Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => {
+                    ranges.push((at, len));
+                    break;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let end = seek(&self.file, SeekFrom::Hole(start))?;
+            ranges.push((start, end));
+            at = end;
+        }
+        Ok(ranges)
+    }
+
     /// Makes `len` bytes from `offset` zero without changing the length. Not durable until synced.
     pub fn zero(&self, offset: u64, len: u64) -> io::Result<()> {
         if len == 0 {

@@ -3,10 +3,14 @@
 
 mod clock;
 mod disk;
+mod logging;
+mod machine;
 mod mmap;
 mod random;
 
 pub use clock::Clock;
 pub use disk::{Disk, DiskUsage, Faults, File};
+pub use logging::start_logging;
+pub use machine::memory_bytes;
 pub use mmap::Map;
 pub use random::Random;

@@ -89,6 +89,15 @@ impl<'a> Properties<'a> {
         PropertiesRef(&self.0).get(name)
     }
 
+    /// Ends the last entry, as brokers do before they store a message: see [`super::scan`].
+    #[must_use]
+    pub fn terminated(mut self) -> Self {
+        if !self.0.is_empty() && !self.0.ends_with(NEXT) {
+            self.0.to_mut().push(NEXT);
+        }
+        self
+    }
+
     /// Sets a property. Control characters that would end the entry are left out of `value`.
     pub fn set(&mut self, name: &str, value: &str) {
         self.remove(name);

@@ -72,7 +72,7 @@ impl NoReplication {
         let queue = Arc::new(AppendQueue::new(limits));
         let (changes, incoming) = mpsc::sync_channel(CHANGES_MAX);
         let mut threads = Vec::new();
-        let mut spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
+        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
             let store = Arc::clone(&store);
             let name = name.to_owned();
             std::thread::Builder::new().name(name.clone()).spawn(move || {

@@ -135,6 +135,12 @@ impl ConsumeQueue {
         self.read_file(from, to)
     }
 
+    /// Returns whether reading from `offset` needs no file.
+    pub fn is_in_memory(&self, offset: QueueOffset) -> bool {
+        let state = self.lock();
+        offset.0 >= state.tail_start || offset.0 < state.min
+    }
+
     /// Returns one entry, or `None` outside of min and max.
     pub fn entry(&self, offset: QueueOffset) -> Result<Option<QueueEntry>> {
         Ok(self.entries(offset, 1)?.first().copied())

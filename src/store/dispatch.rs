@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::{QueueEntry, Result, Store};
 use crate::message::{Record, RecordError, Scanned, key, scan, tags_code};
-use crate::model::{PhysicalOffset, QueueId, QueueOffset, Topic};
+use crate::model::{PhysicalOffset, QueueId, QueueOffset, Topic, system_topic};
 
 /// A message that has become visible.
 #[derive(Debug, Clone, Copy)]
@@ -108,7 +108,7 @@ impl Store {
         if record.sys_flag.is_queued() && record.queue_id < super::consume_queue::QUEUES_MAX {
             let topic = Topic::new(record.topic);
             let queue_id = QueueId(record.queue_id);
-            let tags_code = tags_code(record.properties().get(key::TAGS));
+            let tags_code = self.tags_code(record);
             let entry = QueueEntry {
                 position: record.physical_offset,
                 size: u32::try_from(record.total_size).expect("a record has less than 2 GiB"),
@@ -129,6 +129,22 @@ impl Store {
             self.index.put(record)?;
         }
         Ok(())
+    }
+
+    /// Returns the third field of a queue entry: a tag's hash, or for delayed messages when they are due, as Java's
+    /// `CommitLog.checkMessageAndReturnSize`.
+    fn tags_code(&self, record: &Record<'_>) -> i64 {
+        let properties = record.properties();
+        if record.topic == system_topic::SCHEDULE {
+            let level: usize = properties.get(key::DELAY).and_then(|level| level.parse().ok()).unwrap_or(0);
+            let level = level.min(self.config.delay_levels_ms.len());
+            if let Some(delay_ms) =
+                level.checked_sub(1).and_then(|index| self.config.delay_levels_ms.get(index))
+            {
+                return record.store_timestamp.saturating_add(i64::try_from(*delay_ms).unwrap_or(i64::MAX));
+            }
+        }
+        tags_code(properties.get(key::TAGS))
     }
 
     /// Goes through the log from `from`, which must be the start of a record, to its end.

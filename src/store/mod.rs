@@ -66,6 +66,9 @@ pub struct StoreConfig {
     pub checkpoint_interval_ms: u64,
     /// Most log bytes between two checkpoints. Bounds the log that recovery reads again.
     pub checkpoint_bytes: u64,
+    /// Delay of each level of the delay topic, in milliseconds (`messageDelayLevel`); its queue entries carry the
+    /// time of delivery instead of the hash of a tag.
+    pub delay_levels_ms: Vec<u64>,
     /// When segments are deleted.
     pub retention: Retention,
 }
@@ -85,6 +88,7 @@ impl StoreConfig {
             flush_interval_ms: 500,
             checkpoint_interval_ms: 10_000,
             checkpoint_bytes: 256 << 20,
+            delay_levels_ms: Vec::new(),
             retention: Retention::default(),
         }
     }

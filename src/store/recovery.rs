@@ -121,7 +121,10 @@ impl Store {
             }
             self.dispatch_record(record, Announce::No).map(Ok)
         })?;
-        self.cut(end, reason)?;
+        let closed_here = clean && state.ours.is_some_and(|ours| ours.flushed == end);
+        if !closed_here {
+            self.cut(end, reason)?;
+        }
         if end < plan.dispatch_from {
             tracing::error!(%end, dispatched = %plan.dispatch_from, "the log ends before what was dispatched");
             self.queues.cut(end)?;
@@ -212,12 +215,12 @@ impl Store {
                 continue;
             }
             let from = segment.base().max(end);
-            let tail = segment.tail(from);
-            let used = tail.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-            segment.release_memory();
-            if used == 0 {
-                continue;
-            }
+            let at = from.0 - segment.base().0;
+            let used = segment
+                .file()
+                .last_used(at)
+                .map_err(|error| Error::io("read the tail of segment", segment.path(), error))?;
+            let Some(used) = used.and_then(|used| usize::try_from(used - at).ok()) else { continue };
             let reason = reason.map_or_else(String::new, |reason| reason.to_string());
             tracing::warn!(phy_offset = %from, bytes = used, reason, "cut off the tail of the log");
             self.keep_cut(from, &segment.tail(from)[..used.min(CUT_KEPT_MAX)])?;

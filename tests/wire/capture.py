@@ -62,7 +62,7 @@ RESPONSE_NAMES = {
     1: "system-error", 2: "system-busy", 3: "not-supported", 13: "message-illegal", 16: "no-permission",
     17: "topic-not-exist", 19: "not-found", 20: "retry-immediately", 21: "offset-moved", 22: "query-not-found",
     23: "subscription-parse-failed", 24: "subscription-not-exist", 25: "subscription-not-latest",
-    26: "group-not-exist", 29: "invalid-parameter", 206: "consumer-not-online", 207: "consume-timeout",
+    26: "group-not-exist", 28: "filter-data-not-latest", 29: "invalid-parameter", 206: "consumer-not-online", 207: "consume-timeout",
     208: "no-message", 209: "polling-full", 210: "polling-timeout",
 }
 

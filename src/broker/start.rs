@@ -1,0 +1,309 @@
+//! Starting and stopping a broker.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::clients::Clients;
+use super::context::Context;
+use super::hold::Holds;
+use super::locks::Locks;
+use super::pull::Pulls;
+use super::resets::Resets;
+use super::stats::Stats;
+use super::{Broker, BrokerService, Port, delay, heartbeat, register};
+use crate::config::{BrokerConfig, FlushDiskType, Loaded};
+use crate::env::{Clock, Disk};
+use crate::metadata::{self, Metadata, MetadataCommand};
+use crate::model::{Perm, Topic, TopicConfig, system_topic};
+use crate::remoting::{Client, ClientConfig, Server, ServerConfig};
+use crate::replication::{self, FlushMode, QueueLimits, Replication};
+use crate::store::{self, Event, Listener, Opened, Retention, Store, StoreConfig};
+
+/// How often clients that were not heard of are looked for, as Java's `ClientHousekeepingService`.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Why a broker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The settings ask for something that this version cannot do.
+    #[error("{0}")]
+    Unsupported(String),
+    /// `brokerIP1` is no address.
+    #[error("brokerIP1={0} is no IP address")]
+    Address(String),
+    /// A port cannot be listened on.
+    #[error("listen on {address}: {source}")]
+    Listen {
+        /// Which.
+        address: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The store cannot be opened.
+    #[error("open store: {0}")]
+    Store(#[from] store::Error),
+    /// The tables cannot be read.
+    #[error("open configuration tables: {0}")]
+    Metadata(#[from] metadata::Error),
+    /// The threads of the log cannot be started, or the first topics not be made.
+    #[error("start the log: {0}")]
+    Log(String),
+}
+
+/// A broker that serves.
+#[derive(Debug)]
+pub struct Running {
+    broker: Arc<Broker>,
+    address: SocketAddr,
+    stop: watch::Sender<bool>,
+    /// Servers and background tasks.
+    tasks: Vec<JoinHandle<()>>,
+    /// Last of all, so that what was under way can still be answered.
+    registration: JoinHandle<()>,
+    failed: watch::Receiver<Option<String>>,
+}
+
+/// Opens the store, listens, and registers. Returns when the broker serves.
+pub async fn start(config: Loaded<BrokerConfig>, disk: Disk, clock: Clock) -> Result<Running, StartError> {
+    if let Some(reason) = config.unsupported() {
+        return Err(StartError::Unsupported(reason));
+    }
+    let listener = listen(&config, config.listen_port).await?;
+    let fast_listener = listen(&config, config.fast_listen_port()).await?;
+    let ip: IpAddr = config.broker_ip1.parse().map_err(|_| StartError::Address(config.broker_ip1.clone()))?;
+    let address = SocketAddr::new(ip, listener.local_addr().port());
+
+    let holds = Arc::new(Holds::new(config.held_pulls_max));
+    let (failed_sender, failed) = watch::channel(None);
+    let store_listener = {
+        let holds = Arc::clone(&holds);
+        Listener::new(move |event| match event {
+            Event::Arrival(arrival) => holds.arrived(arrival),
+            Event::Failed(reason) => {
+                failed_sender.send_replace(Some(reason.to_owned()));
+            }
+        })
+    };
+    let (opened, metadata) = open(&config, &disk, &clock, store_listener).await?;
+    let flush = match config.flush_disk_type {
+        FlushDiskType::SyncFlush => FlushMode::Sync,
+        FlushDiskType::AsyncFlush => FlushMode::Async,
+    };
+    let limits = QueueLimits {
+        bytes_max: config.proposal_queue_bytes,
+        wait_max: Duration::from_millis(config.wait_time_mills_in_send_queue),
+    };
+    let replication = Replication::start_none(opened, Arc::clone(&metadata), flush, limits)
+        .map_err(|error| StartError::Log(error.to_string()))?;
+
+    let (announcer, rounds) = register::announcer();
+    let context =
+        Arc::new(Context::new(config, metadata, replication, address, announcer, (clock.clone(), disk)));
+    make_system_topics(&context).await?;
+    let (clients, resets, stats) =
+        (Arc::new(Clients::new(clock.clone())), Arc::default(), Arc::<Stats>::default());
+    let pulls = Pulls {
+        context: Arc::clone(&context),
+        clients: Arc::clone(&clients),
+        holds,
+        resets: Arc::<Resets>::clone(&resets),
+        stats: Arc::clone(&stats),
+    };
+    let broker = Arc::new(Broker {
+        context: Arc::clone(&context),
+        clients,
+        locks: Locks::new(clock),
+        resets,
+        stats,
+        pulls: Arc::new(pulls),
+    });
+
+    let (stop, stopping) = watch::channel(false);
+    let tasks = vec![
+        serve(listener, &broker, Port::Main, stopping.clone()),
+        serve(fast_listener, &broker, Port::Fast, stopping.clone()),
+        tokio::spawn(expire_clients(Arc::clone(&broker), stopping.clone())),
+        tokio::spawn(save_offsets(Arc::clone(&context), stopping.clone())),
+        tokio::spawn(delay::run(Arc::clone(&context), stopping.clone())),
+    ];
+    let client = Client::new(ClientConfig::default());
+    let registration = tokio::spawn(register::run(context, client, rounds, stopping));
+    Ok(Running { broker, address, stop, tasks, registration, failed })
+}
+
+impl Running {
+    /// Returns the address that clients know.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Returns the settings as they are at this moment.
+    pub fn config(&self) -> Arc<Loaded<BrokerConfig>> {
+        self.broker.context.config()
+    }
+
+    /// Waits until the store fails, and returns why. The broker must then end at once.
+    pub async fn failed(&self) -> String {
+        let mut failed = self.failed.clone();
+        match failed.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Takes the registration back, answers what is under way, writes what is queued, and closes the store.
+    pub async fn stop(self) -> Result<(), replication::Error> {
+        self.stop.send_replace(true);
+        self.broker.pulls.holds.wake_all();
+        let _ = self.registration.await;
+        for task in self.tasks {
+            let _ = task.await;
+        }
+        let replication = self.broker.context.replication.clone();
+        match tokio::task::spawn_blocking(move || replication.stop()).await {
+            Ok(result) => result,
+            Err(error) => Err(replication::Error::Failed(error.to_string())),
+        }
+    }
+}
+
+async fn listen(config: &BrokerConfig, port: u16) -> Result<Server, StartError> {
+    let address = format!("{}:{port}", config.bind_address);
+    let limits = ServerConfig {
+        connections_max: config.connections_max,
+        inflight_max: config.requests_in_flight_max,
+        idle: Duration::from_secs(config.server_channel_max_idle_time_seconds),
+        ..ServerConfig::default()
+    };
+    Server::bind(address.as_str(), limits).await.map_err(|source| StartError::Listen { address, source })
+}
+
+/// Opens store and tables on a thread that may block.
+async fn open(
+    config: &BrokerConfig,
+    disk: &Disk,
+    clock: &Clock,
+    listener: Listener,
+) -> Result<(Opened, Arc<Metadata>), StartError> {
+    let store_config = store_config(config);
+    let folder = config.config_folder();
+    let (disk, clock) = (disk.clone(), clock.clone());
+    let opened = tokio::task::spawn_blocking(move || {
+        let metadata = Metadata::open(&folder, disk.clone(), clock.clone())?;
+        let opened = Store::open(store_config, disk, clock, listener)?;
+        Ok((opened, Arc::new(metadata)))
+    });
+    opened.await.unwrap_or_else(|error| Err(StartError::Log(error.to_string())))
+}
+
+fn store_config(config: &BrokerConfig) -> StoreConfig {
+    StoreConfig {
+        root: config.store_path_root_dir.clone(),
+        commit_log: config.store_path_commit_log.clone(),
+        segment_bytes: u64::from(config.mapped_file_size_commit_log),
+        queue_file_entries: u64::from(config.mapped_file_size_consume_queue) / 20,
+        index: config.message_index_enable,
+        index_slots: config.max_hash_slot_num,
+        index_entries: config.max_index_num,
+        check_crc: config.check_crc_on_recover,
+        flush_interval_ms: config.flush_interval_commit_log,
+        delay_levels_ms: config.delay_levels_ms(),
+        retention: Retention {
+            reserved_hours: config.file_reserved_time,
+            delete_hours: config.delete_when.split(';').filter_map(|hour| hour.trim().parse().ok()).collect(),
+            used_max_percent: u64::from(config.disk_max_used_space_ratio),
+            forced_percent: u64::from(config.disk_space_clean_forcibly_ratio),
+            warning_percent: u64::from(config.disk_space_warning_level_ratio),
+            interval_ms: config.clean_resource_interval,
+        },
+        ..StoreConfig::new(config.store_path_root_dir.clone())
+    }
+}
+
+/// Makes the topics that every broker has. Source: RocketMQ `TopicConfigManager.init`.
+async fn make_system_topics(context: &Context) -> Result<(), StartError> {
+    let config = context.config();
+    let levels = u32::try_from(config.delay_levels_ms().len()).unwrap_or(u32::MAX);
+    let mut topics = vec![
+        (system_topic::SELF_TEST.to_owned(), 1, Perm::READ_WRITE),
+        (system_topic::BENCHMARK.to_owned(), 1024, Perm::READ_WRITE),
+        (system_topic::OFFSET_MOVED.to_owned(), 1, Perm::READ_WRITE),
+        (system_topic::SCHEDULE.to_owned(), levels, Perm::READ_WRITE),
+        (format!("{}_REPLY_TOPIC", config.broker_cluster_name), 1, Perm::READ_WRITE),
+        (config.broker_cluster_name.clone(), 16, cluster_perm(config.cluster_topic_enable)),
+        (config.broker_name.clone(), 1, cluster_perm(config.broker_topic_enable)),
+    ];
+    if config.auto_create_topic_enable {
+        topics.push((system_topic::AUTO_CREATE.to_owned(), config.default_topic_queue_nums, Perm::ALL));
+    }
+    if config.trace_topic_enable {
+        topics.push((config.msg_trace_topic_name.clone(), 1, Perm::READ_WRITE));
+    }
+    let permit = context.replication.permit().map_err(|error| StartError::Log(error.to_string()))?;
+    let mut changes = Vec::new();
+    for (name, queues, perm) in topics {
+        let topic = Topic::from(name);
+        if context.metadata.topics().get(&topic).is_none() {
+            let command = MetadataCommand::PutTopic(TopicConfig::new(topic, queues, perm));
+            changes.push(context.replication.change(permit, command));
+        }
+    }
+    for change in changes {
+        let committed = async { change?.committed().await };
+        committed.await.map_err(|error| StartError::Log(error.to_string()))?;
+    }
+    Ok(())
+}
+
+fn cluster_perm(enabled: bool) -> Perm {
+    if enabled { Perm::ALL } else { Perm::INHERIT }
+}
+
+fn serve(
+    server: Server,
+    broker: &Arc<Broker>,
+    port: Port,
+    mut stop: watch::Receiver<bool>,
+) -> JoinHandle<()> {
+    let service = Arc::new(BrokerService { broker: Arc::clone(broker), port });
+    tokio::spawn(async move {
+        server
+            .serve(service, async move {
+                let _ = stop.wait_for(|stop| *stop).await;
+            })
+            .await;
+    })
+}
+
+async fn expire_clients(broker: Arc<Broker>, mut stop: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(EXPIRY_INTERVAL) => {}
+        }
+        let limit = i64::try_from(broker.context.config().channel_expired_timeout).unwrap_or(i64::MAX);
+        for changed in broker.clients.expire(limit) {
+            heartbeat::notify(&broker.context, &changed);
+        }
+    }
+}
+
+async fn save_offsets(context: Arc<Context>, mut stop: watch::Receiver<bool>) {
+    loop {
+        let interval = Duration::from_millis(context.config().flush_consumer_offset_interval.max(100));
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(interval) => {}
+        }
+        let metadata = Arc::clone(&context.metadata);
+        match tokio::task::spawn_blocking(move || metadata.save()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "offsets not saved; tried again"),
+            Err(error) => tracing::error!(%error, "offsets not saved; tried again"),
+        }
+    }
+}
