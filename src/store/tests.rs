@@ -143,7 +143,7 @@ impl TestStore {
             .collect()
     }
 
-    fn close(self: Box<Self>) {
+    fn close(self) {
         self.store.close().unwrap();
     }
 }
