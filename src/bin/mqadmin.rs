@@ -1,2 +1,7 @@
-//! mqadmin
-fn main() {}
+//! The operator's command line.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    quorate::admin::main(std::env::args_os().collect())
+}

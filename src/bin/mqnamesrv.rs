@@ -1,7 +1,7 @@
 //! `mqnamesrv`: runs a name server until SIGTERM or SIGINT. Same options as RocketMQ's.
 #![expect(clippy::print_stdout, reason = "scripts wait for these lines")]
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -33,7 +33,8 @@ struct Options {
 
 fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let colours = io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours).init();
     let options = Options::parse();
     let sources = Sources {
         file: options.config_file,

@@ -103,7 +103,9 @@ pub(super) fn alter(
                 altered.insert(key.to_owned(), value.clone());
             }
             (_, None) => {
-                return Err(wrong(format!("only add attribute is supported while creating topic. key: {key}")));
+                return Err(wrong(format!(
+                    "only add attribute is supported while creating topic. key: {key}"
+                )));
             }
             (Some('-'), Some(current)) => {
                 if !current.contains_key(key) {
@@ -174,17 +176,39 @@ mod tests {
         for (current, changes, expected) in [
             (None, "+message.type=DELAY", Ok(of(&[("message.type", "DELAY")]))),
             (None, "+queue.type=BatchCQ", Ok(of(&[("queue.type", "BatchCQ")]))),
-            (None, "-message.type", Err("only add attribute is supported while creating topic. key: message.type")),
-            (None, "+message.type=ODD", Err("value is not in set: [UNSPECIFIED, NORMAL, FIFO, DELAY, TRANSACTION, PRIORITY, LITE, MIXED]")),
+            (
+                None,
+                "-message.type",
+                Err("only add attribute is supported while creating topic. key: message.type"),
+            ),
+            (
+                None,
+                "+message.type=ODD",
+                Err(
+                    "value is not in set: [UNSPECIFIED, NORMAL, FIFO, DELAY, TRANSACTION, PRIORITY, LITE, MIXED]",
+                ),
+            ),
             (None, "+reserve.time=-2", Err("value is not in range(-1, 9223372036854775807)")),
             (None, "+colour=red", Err("unsupported key: colour")),
             (None, "+a+b=1", Err("kv string format wrong.")),
             (Some(&current), "", Ok(current.clone())),
             (Some(&current), "-message.type", Ok(of(&[("queue.type", "SimpleCQ")]))),
-            (Some(&current), "+message.type=FIFO,-message.type", Err("alter duplication key. key: message.type")),
+            (
+                Some(&current),
+                "+message.type=FIFO,-message.type",
+                Err("alter duplication key. key: message.type"),
+            ),
             (Some(&current), "-reserve.time", Err("attempt to delete a nonexistent key: reserve.time")),
-            (Some(&current), "-queue.type", Err("attempt to update an unchangeable attribute. key: queue.type")),
-            (Some(&current), "+queue.type=BatchCQ", Err("attempt to update an unchangeable attribute. key: queue.type")),
+            (
+                Some(&current),
+                "-queue.type",
+                Err("attempt to update an unchangeable attribute. key: queue.type"),
+            ),
+            (
+                Some(&current),
+                "+queue.type=BatchCQ",
+                Err("attempt to update an unchangeable attribute. key: queue.type"),
+            ),
         ] {
             let altered = alter(&OF_TOPICS, current, &parse(changes).unwrap());
             assert_eq!(altered.map_err(|e| e.to_string()), expected.map_err(str::to_owned), "{changes}");

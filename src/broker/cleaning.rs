@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use super::context::{Context, blocking};
 use super::offsets::later;
-use super::response::Error;
 use super::topics;
 use crate::metadata::MetadataCommand;
 use crate::model::{Topic, system_topic};
@@ -16,7 +15,7 @@ use crate::remoting::{Answer, Command, ResponseCode};
 pub(crate) fn expired_queues(context: &Arc<Context>) -> Answer {
     let context = Arc::clone(context);
     later(blocking(move || {
-        context.store().expire_derived()?;
+        context.store().delete_expired_entries()?;
         Ok(Command::response(ResponseCode::Success))
     }))
 }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::offsets::later;
-use super::response::Error;
 use super::progress::{self, Progress};
 use super::reset::{self, Resetting};
+use super::response::Error;
 use super::{
     Broker, call_client, cleaning, connections, groups, ha, heartbeat, locks, offsets, pull, query, runtime,
     send, send_back, settings, stats, topics,

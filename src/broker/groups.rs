@@ -59,11 +59,8 @@ pub(crate) async fn get(context: &Context, request: &Command) -> Result<Command,
 pub(crate) fn all(context: &Context, request: &Command) -> Result<Command, Error> {
     let header: GetAllSubscriptionGroupRequestHeader = request.header()?;
     let table = context.metadata.groups().snapshot();
-    let part = Part {
-        first: header.group_seq,
-        max: header.max_group_num,
-        version: header.data_version.as_deref(),
-    };
+    let part =
+        Part { first: header.group_seq, max: header.max_group_num, version: header.data_version.as_deref() };
     let total = table.subscription_group_table.len();
     let groups = part.of(table.subscription_group_table, table.data_version);
     let mut forbidden_table = table.forbidden_table;

@@ -15,9 +15,9 @@ use super::response::Error;
 use super::stats::Stats;
 use crate::model::{Group, MessageQueue, QueueId, QueueOffset, Topic, TopicConfig};
 use crate::remoting::body::{
-    ConsumeQueueData, ConsumeStats, ConsumeStatsList, GroupList, OffsetWrapper, QueryConsumeQueueResponseBody,
-    QueryConsumeTimeSpanBody, QuerySubscriptionResponseBody, QueueTimeSpan, SubscriptionData, TopicOffset,
-    TopicStatsTable,
+    ConsumeQueueData, ConsumeStats, ConsumeStatsList, GroupList, OffsetWrapper,
+    QueryConsumeQueueResponseBody, QueryConsumeTimeSpanBody, QuerySubscriptionResponseBody, QueueTimeSpan,
+    SubscriptionData, TopicOffset, TopicStatsTable,
 };
 use crate::remoting::header::{
     GetConsumeStatsInBrokerHeader, GetConsumeStatsRequestHeader, GetTopicStatsInfoRequestHeader,
@@ -138,8 +138,9 @@ pub(crate) fn time_span(progress: Progress, request: &Command) -> Result<Answer,
                 min_time_stamp,
             }
         };
-        let body =
-            QueryConsumeTimeSpanBody { consume_time_span_set: (0..config.write_queue_nums).map(span).collect() };
+        let body = QueryConsumeTimeSpanBody {
+            consume_time_span_set: (0..config.write_queue_nums).map(span).collect(),
+        };
         Ok(Command::response(ResponseCode::Success).with_json(&body))
     })))
 }
@@ -238,7 +239,8 @@ impl Progress {
 
     fn queue<'a>(&'a self, topic: &'a Topic, id: QueueId) -> Queue<'a> {
         let queue = self.context.store().queues().get(topic, id);
-        let (min, max) = queue.map_or_else(Default::default, |queue| (queue.min_offset(), queue.max_offset()));
+        let (min, max) =
+            queue.map_or_else(Default::default, |queue| (queue.min_offset(), queue.max_offset()));
         Queue { context: &self.context, topic, id, min, max }
     }
 

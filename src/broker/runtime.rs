@@ -24,9 +24,7 @@ const VERSION: &str = "V5_5_0";
 /// GET_BROKER_RUNTIME_INFO.
 pub(crate) fn info(context: &Arc<Context>, stats: &Arc<Stats>) -> Answer {
     let (context, stats) = (Arc::clone(context), Arc::clone(stats));
-    later(blocking(move || {
-        Ok(Command::response(ResponseCode::Success).with_json(&table(&context, &stats)?))
-    }))
+    later(blocking(move || Ok(Command::response(ResponseCode::Success).with_json(&table(&context, &stats)?))))
 }
 
 /// Collects all keys. Blocks on the disk.

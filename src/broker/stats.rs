@@ -408,14 +408,12 @@ impl Stats {
     }
 
     fn topic(&self, topic: &Topic, count: impl FnOnce(&TopicEntry)) {
-        let make =
-            || TopicEntry { put: self.counter(), queues: Table::default(), groups: Table::default() };
+        let make = || TopicEntry { put: self.counter(), queues: Table::default(), groups: Table::default() };
         self.shard(topic).with(topic, &self.room, make, count);
     }
 
     fn group(&self, topic: &Topic, group: &Group, count: impl FnOnce(&GroupEntry)) {
-        let make =
-            || GroupEntry { get: self.counter(), sent_back: self.counter(), queues: Table::default() };
+        let make = || GroupEntry { get: self.counter(), sent_back: self.counter(), queues: Table::default() };
         self.topic(topic, |entry| entry.groups.with(group, &self.room, make, count));
     }
 

@@ -98,11 +98,8 @@ pub(crate) fn get(context: &Context, request: &Command) -> Result<Command, Error
 pub(crate) fn all(context: &Context, request: &Command) -> Result<Command, Error> {
     let header: GetAllTopicConfigRequestHeader = request.header()?;
     let table = context.metadata.topics().snapshot();
-    let part = Part {
-        first: header.topic_seq,
-        max: header.max_topic_num,
-        version: header.data_version.as_deref(),
-    };
+    let part =
+        Part { first: header.topic_seq, max: header.max_topic_num, version: header.data_version.as_deref() };
     let total = table.topic_config_table.len();
     let body = TopicConfigAndMappingSerializeWrapper {
         data_version: table.data_version,

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 /// Returns the IPv4 address that packets to other machines leave from, else 127.0.0.1.
 ///
 /// Connecting a UDP socket only asks the routing table; nothing is sent.
-pub(super) fn local_address() -> Ipv4Addr {
+pub(crate) fn local_address() -> Ipv4Addr {
     const ELSEWHERE: (Ipv4Addr, u16) = (Ipv4Addr::new(198, 51, 100, 1), 9);
     let address = || {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;

@@ -38,4 +38,5 @@ macro_rules! settings {
         }
     };
 }
+pub(crate) use machine::local_address;
 use settings;

@@ -102,6 +102,11 @@ impl Disk {
         }
     }
 
+    /// Gives a file another name in the same file system; a file of that name is replaced.
+    pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
     /// Removes a file. Maps of it stay readable until they are dropped.
     pub fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)

@@ -32,7 +32,7 @@ impl Settings {
         let changed = before.with_changes(text)?;
         let keys: Vec<String> = changed.live.iter().chain(&changed.after_restart).cloned().collect();
         let config = Arc::new(changed.config);
-        let path = config.file().unwrap_or(&config.config_store_path).to_owned();
+        let path = before.file().unwrap_or(&before.config_store_path).to_owned();
         let (disk, new) = (self.disk.clone(), Arc::clone(&config));
         let names = keys.join(" ");
         let save = move || {

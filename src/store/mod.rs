@@ -114,8 +114,12 @@ pub struct Store {
     checkpointing: Mutex<()>,
     /// When segments are deleted; the configuration's at the start.
     retention: RwLock<Retention>,
+    /// Held while deleting segments and what belongs to them.
+    deleting: Mutex<()>,
     /// Set while the disk is too full to take more.
     full: AtomicBool,
+    /// Held while a segment is made.
+    growing: Mutex<()>,
     failure: OnceLock<String>,
     listener: Listener,
     /// Held so that no other broker opens the same folder.

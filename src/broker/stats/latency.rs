@@ -113,7 +113,7 @@ impl Histogram {
             if left > 0 && *count >= left {
                 return if range + 1 < RANGES { start_of(range + 1) } else { TOP_MS };
             }
-            left -= count.min(&left);
+            left = left.saturating_sub(*count);
         }
         0
     }
@@ -123,7 +123,8 @@ fn range_of(ms: u64) -> usize {
     if ms >= TOP_MS {
         return RANGES - 1;
     }
-    let (first, start, width) = STEPS.iter().rfind(|(_, start, _)| *start <= ms).expect("the first starts at 0");
+    let (first, start, width) =
+        STEPS.iter().rfind(|(_, start, _)| *start <= ms).expect("the first starts at 0");
     first + usize::try_from((ms - start) / width).expect("below 76")
 }
 

@@ -8,8 +8,10 @@ const NOBODY: [u64; 0] = [];
 
 /// A broker of the group `broker` in `cluster`, as each test changes it.
 fn registration(broker_id: i64, address: &str, topics: &[&str]) -> Registration {
-    let mut table = TopicConfigAndMappingSerializeWrapper::default();
-    table.data_version = DataVersion { counter: 1, state_version: 0, timestamp: 5 };
+    let mut table = TopicConfigAndMappingSerializeWrapper {
+        data_version: DataVersion { counter: 1, state_version: 0, timestamp: 5 },
+        ..TopicConfigAndMappingSerializeWrapper::default()
+    };
     for topic in topics {
         let topic = Topic::new(topic);
         table.topic_config_table.insert(topic.clone(), TopicConfig::new(topic, 4, Perm::READ_WRITE));
