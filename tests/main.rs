@@ -3,4 +3,5 @@
 
 mod admin;
 mod namesrv;
+mod up;
 mod wire;

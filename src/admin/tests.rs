@@ -532,9 +532,7 @@ async fn a_message_is_sent() {
 
 #[tokio::test]
 async fn messages_are_printed_queue_by_queue() {
-    let offset = |value: &'static str| -> Handler {
-        Box::new(move |_, _| ok().with_field("offset", value))
-    };
+    let offset = |value: &'static str| -> Handler { Box::new(move |_, _| ok().with_field("offset", value)) };
     let answers = || {
         let mut answers = cluster();
         answers.insert(RequestCode::GetMinOffset, offset("5"));
