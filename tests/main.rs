@@ -2,6 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests may fail where they stand")]
 
 mod admin;
+mod architecture;
+mod harness;
+mod kill;
 mod namesrv;
 mod up;
 mod wire;

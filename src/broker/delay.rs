@@ -149,11 +149,11 @@ async fn deliver_due(context: &Arc<Context>, level: Level) -> Result<Progress, E
     }
     let mut failed = None;
     for (after, append) in pending {
-        if let Some(append) = append {
-            if let Err(error) = append.committed().await {
-                failed = Some(error);
-                break;
-            }
+        if let Some(append) = append
+            && let Err(error) = append.committed().await
+        {
+            failed = Some(error);
+            break;
         }
         next = after;
     }

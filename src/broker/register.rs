@@ -110,11 +110,10 @@ async fn register(context: &Context, client: &Client, failing: &mut BTreeSet<Str
         match refused {
             None if failing.remove(&address) => tracing::info!(peer = address, "registered"),
             None => {}
-            Some(reason) => {
-                if failing.insert(address.clone()) {
-                    tracing::warn!(peer = address, reason, "registration failed; tried again every second");
-                }
+            Some(reason) if failing.insert(address.clone()) => {
+                tracing::warn!(peer = address, reason, "registration failed; tried again every second");
             }
+            Some(_) => {}
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The name server: tells clients where topics are, as brokers registered them.
 //!
 //! Each name server stands alone: brokers register with all of them, and a client asks one. Nothing but kv config and
-//! the settings is on disk. [`Namesrv::answer`] is the table of requests; `routes.rs` is what it is all about.
+//! the settings is on disk. `Namesrv::answer` is the table of requests; `routes.rs` is what it is all about.
 
 mod handlers;
 mod kv;
@@ -38,7 +38,8 @@ const ZONE_MODE: &str = "__ZONE_MODE";
 /// milliseconds, in which no other connection would be served.
 const LONG_BODY_BYTES: usize = 32 << 10;
 
-/// Everything that a request can be about. Locks are held for moments, one at a time, never while waiting.
+/// Everything that a request can be about. Locks are held for moments and never while waiting; whoever needs two takes
+/// `routes` before `kv`.
 struct Namesrv {
     routes: Arc<RwLock<RouteTable>>,
     kv: KvStore,

@@ -1,7 +1,6 @@
 //! The CommitLog: segments of records, one writer, many readers.
 
 use std::collections::{HashMap, VecDeque};
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -9,7 +8,6 @@ use bytes::Bytes;
 
 use super::segment::Segment;
 use super::{Draft, Error, Result, Store};
-use crate::env::Disk;
 use crate::message::{BLANK_MAGIC, BLANK_MIN, Record, patch_record};
 use crate::model::{PhysicalOffset, QueueId, QueueOffset, Topic};
 
@@ -123,10 +121,6 @@ impl CommitLog {
     /// Returns the segments, oldest first.
     pub(super) fn segments(&self) -> Vec<Arc<Segment>> {
         self.read_segments().iter().cloned().collect()
-    }
-
-    pub(super) fn push_segment(&self, segment: Arc<Segment>) {
-        self.write_segments().push_back(segment);
     }
 
     /// Removes the oldest segment, if it is not the last one.
@@ -277,12 +271,7 @@ impl Writer {
 
     /// Starts the next segment. Nothing has changed if that fails.
     fn roll(&mut self) -> Result<()> {
-        let next = create_segment(
-            &self.store.disk,
-            &self.store.config.commit_log,
-            self.active.end(),
-            self.segment_bytes(),
-        )?;
+        let next = self.store.ensure_segment(self.active.end())?;
         let mut filler = [0; BLANK_MIN];
         let left =
             u32::try_from(self.active.end().0 - self.position.0).expect("a segment has less than 4 GiB");
@@ -291,14 +280,9 @@ impl Writer {
         filler[4..].copy_from_slice(&BLANK_MAGIC.to_be_bytes());
         self.active.write(self.position, &filler)?;
         self.position = self.active.end();
-        self.active = Arc::clone(&next);
-        self.store.log.push_segment(next);
+        self.active = next;
         self.store.log.written.store(self.position.0, Ordering::Release);
         Ok(())
-    }
-
-    fn segment_bytes(&self) -> u64 {
-        self.store.config.segment_bytes
     }
 
     fn assign(&mut self, draft: &mut Draft, position: PhysicalOffset) -> Appended {
@@ -343,11 +327,27 @@ impl Writer {
     }
 }
 
-pub(super) fn create_segment(
-    disk: &Disk,
-    folder: &Path,
-    base: PhysicalOffset,
-    segment_bytes: u64,
-) -> Result<Arc<Segment>> {
-    Segment::create(disk, folder, base.0, segment_bytes).map(Arc::new)
+impl Store {
+    /// Returns the segment that starts at `base`, which is the end of the last one; makes it if need be.
+    pub(super) fn ensure_segment(&self, base: PhysicalOffset) -> Result<Arc<Segment>> {
+        let _one_at_a_time = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(segment) = self.log.segment(base) {
+            return Ok(segment);
+        }
+        let folder = &self.config.commit_log;
+        let segment = Arc::new(Segment::create(&self.disk, folder, base.0, self.config.segment_bytes)?);
+        self.log.write_segments().push_back(Arc::clone(&segment));
+        Ok(segment)
+    }
+
+    /// Makes the next segment when the one being written is half full, so that no send waits for it.
+    pub(super) fn prepare_segment(&self) -> Result<()> {
+        let written = self.log.written();
+        match self.log.segment(written) {
+            Some(active) if written.0 - active.base().0 > self.config.segment_bytes / 2 => {
+                self.ensure_segment(active.end()).map(|_| ())
+            }
+            _ => Ok(()),
+        }
+    }
 }

@@ -212,10 +212,10 @@ impl Index {
     /// Returns the newest file, or makes one if there is none or it is full.
     fn writable(&self, record: &Record<'_>) -> Result<Arc<IndexFile>> {
         let mut files = self.lock();
-        if let Some(file) = files.back() {
-            if !file.is_full() {
-                return Ok(Arc::clone(file));
-            }
+        if let Some(file) = files.back()
+            && !file.is_full()
+        {
+            return Ok(Arc::clone(file));
         }
         self.disk.make_folder(&self.folder).map_err(|error| Error::io("make folder", &self.folder, error))?;
         let mut now = self.clock.now_ms();
@@ -382,29 +382,49 @@ impl IndexFile {
         Ok(())
     }
 
+    /// Makes the file durable. Writers wait only while what has to be written is copied, not while it is synced.
     fn flush(&self, sealed: bool) -> Result<()> {
-        let mut state = self.lock();
         let failed = |error| Error::io("flush index file", &self.path, error);
-        if state.dirty || !state.dirty_pages.is_empty() {
-            self.write_entries(&mut state)?;
-            self.file.sync_data().map_err(failed)?;
-            let pages = std::mem::take(&mut state.dirty_pages);
-            for page in pages {
-                let first = page * PAGE_SLOTS;
-                let last = (first + PAGE_SLOTS).min(state.slots.len());
-                let bytes: Vec<u8> =
-                    state.slots[first..last].iter().flat_map(|slot| slot.to_be_bytes()).collect();
-                self.file.write_all_at(&bytes, HEADER_BYTES + first as u64 * SLOT_BYTES).map_err(failed)?;
+        let (header, pages) = {
+            let mut state = self.lock();
+            if !state.dirty && state.dirty_pages.is_empty() {
+                if sealed && self.sealed(&state) {
+                    state.slots = Vec::new();
+                }
+                return Ok(());
             }
-            self.file.sync_data().map_err(failed)?;
-            self.file.write_all_at(&state.header.to_bytes(), 0).map_err(failed)?;
-            self.file.sync_all().map_err(failed)?;
+            self.write_entries(&mut state)?;
+            let pages: Vec<_> = std::mem::take(&mut state.dirty_pages)
+                .into_iter()
+                .map(|page| {
+                    let first = page * PAGE_SLOTS;
+                    let last = (first + PAGE_SLOTS).min(state.slots.len());
+                    let bytes: Vec<u8> =
+                        state.slots[first..last].iter().flat_map(|slot| slot.to_be_bytes()).collect();
+                    (first, bytes)
+                })
+                .collect();
             state.dirty = false;
+            (state.header, pages)
+        };
+        let written = self.write_out(header, &pages);
+        if written.is_err() {
+            let mut state = self.lock();
+            state.dirty = true;
+            state.dirty_pages.extend(pages.iter().map(|(first, _)| first / PAGE_SLOTS));
         }
-        if sealed && self.sealed(&state) {
-            state.slots = Vec::new();
+        written.map_err(failed)
+    }
+
+    /// Entries first, then the slots that point at them, then the header that counts them.
+    fn write_out(&self, header: Header, pages: &[(usize, Vec<u8>)]) -> std::io::Result<()> {
+        self.file.sync_data()?;
+        for (first, bytes) in pages {
+            self.file.write_all_at(bytes, HEADER_BYTES + *first as u64 * SLOT_BYTES)?;
         }
-        Ok(())
+        self.file.sync_data()?;
+        self.file.write_all_at(&header.to_bytes(), 0)?;
+        self.file.sync_all()
     }
 
     fn write_entries(&self, state: &mut State) -> Result<()> {

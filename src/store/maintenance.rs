@@ -63,14 +63,19 @@ impl Drop for Threads {
 
 fn run(store: &Store, stop: &(Mutex<bool>, Condvar), interval: Duration, work: fn(&Store) -> Result<()>) {
     let mut stopped = stop.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut was_full = false;
     loop {
         drop(stopped);
-        if let Err(error) = work(store) {
-            match error {
-                Error::Full { .. } => tracing::warn!(%error, "store maintenance waits for room"),
-                Error::Poisoned(_) => return,
-                error => store.poison(error.to_string()),
+        match work(store) {
+            Ok(()) => was_full = false,
+            Err(error @ Error::Full { .. }) => {
+                if !was_full {
+                    tracing::warn!(%error, "store maintenance waits for room");
+                }
+                was_full = true;
             }
+            Err(Error::Poisoned(_)) => return,
+            Err(error) => store.poison(error.to_string()),
         }
         stopped = stop.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !*stopped {
@@ -102,7 +107,7 @@ impl Store {
         if behind >= self.config.checkpoint_bytes || (behind > 0 && late) {
             self.checkpoint_now()?;
         }
-        Ok(())
+        self.prepare_segment()
     }
 
     /// Makes all that is dispatched durable and says so in the checkpoint, so that recovery need not read the

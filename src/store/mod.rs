@@ -114,6 +114,8 @@ pub struct Store {
     checkpointing: Mutex<()>,
     /// Set while the disk is too full to take more.
     full: AtomicBool,
+    /// Held while a segment is made.
+    growing: Mutex<()>,
     failure: OnceLock<String>,
     listener: Listener,
     /// Held so that no other broker opens the same folder.

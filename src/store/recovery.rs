@@ -13,7 +13,6 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::checkpoint::{Checkpoint, CheckpointState};
-use super::commit_log::create_segment;
 use super::dispatch::Announce;
 use super::segment::{Segment, base_of};
 use super::{
@@ -75,6 +74,7 @@ impl Store {
             checkpointed_ms: AtomicI64::new(0),
             checkpointing: std::sync::Mutex::new(()),
             full: AtomicBool::new(false),
+            growing: std::sync::Mutex::new(()),
             failure: OnceLock::new(),
             listener,
             _lock: lock,
@@ -159,7 +159,11 @@ impl Store {
         }
         if clean {
             // Java closed the store: its queues hold everything, and it checks the last three files.
-            let scan_from = segments.iter().rev().take(3).last().map_or(min, |segment| segment.base());
+            let scan_from = segments
+                .iter()
+                .rev()
+                .nth(2.min(segments.len().saturating_sub(1)))
+                .map_or(min, |segment| segment.base());
             return Ok(Plan { scan_from, dispatch_from: self.java_dispatched(scan_from)?, strict: false });
         }
         let scan_from = self.java_scan_start(&segments, state);
@@ -248,13 +252,7 @@ impl Store {
 
     /// Returns the segment that the next record goes to; makes the first one.
     fn active_segment(&self) -> Result<Arc<Segment>> {
-        let end = self.log.written();
-        if let Some(active) = self.log.segment(end) {
-            return Ok(active);
-        }
-        let segment = create_segment(&self.disk, &self.config.commit_log, end, self.config.segment_bytes)?;
-        self.log.push_segment(Arc::clone(&segment));
-        Ok(segment)
+        self.ensure_segment(self.log.written())
     }
 }
 

@@ -66,6 +66,8 @@ impl Retention {
 impl Store {
     /// Looks at the disk once: refuses or takes messages, and deletes segments that may go.
     pub fn clean(&self) -> Result<()> {
+        // What readers looked at stays in the page cache; only the map's share of it is given back.
+        self.log.segments().iter().for_each(|segment| segment.release_memory());
         let retention = &self.config.retention;
         let used = self.used_ratio()?;
         let full = used * 100.0 > retention.warning_percent as f64;

@@ -42,14 +42,14 @@ impl Fixture {
         config
     }
 
-    fn open(&self) -> Box<TestStore> {
+    fn open(&self) -> TestStore {
         self.try_open().unwrap()
     }
 
-    fn try_open(&self) -> Result<Box<TestStore>> {
+    fn try_open(&self) -> Result<TestStore> {
         let disk = Disk::faulty(Arc::clone(&self.faults));
         let opened = Store::open(self.config(), disk, self.clock.clone(), Listener::new(|_| {}))?;
-        Ok(Box::new(TestStore { store: opened.store, writer: opened.writer, committer: opened.committer }))
+        Ok(TestStore { store: opened.store, writer: opened.writer, committer: opened.committer })
     }
 
     fn segment(&self, base: u64) -> PathBuf {
@@ -143,7 +143,7 @@ impl TestStore {
             .collect()
     }
 
-    fn close(self: Box<Self>) {
+    fn close(self) {
         self.store.close().unwrap();
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{Life, MASTER_ID, Member, MinIdChange, RouteTable, SILENCE_MS};
 use crate::model::{Perm, Topic, TopicConfig};
@@ -127,12 +127,16 @@ impl RouteTable {
         if registration.replaces_topics && table.topic_queue_mapping_info_map.is_empty() {
             self.topics.retain(|topic, queues| {
                 if !table.topic_config_table.contains_key(topic) && queues.remove(broker_name).is_some() {
-                    info!(broker_name, %topic, "remove a topic that its broker no longer has");
+                    debug!(broker_name, %topic, "remove a topic that its broker no longer has");
                 }
                 !queues.is_empty()
             });
         }
         let changed = new || self.data_version(&registration.member) != Some(table.data_version);
+        if changed {
+            // One line for all: this runs under the lock, and there may be thousands.
+            info!(broker_name, topics = table.topic_config_table.len(), "a broker's topics changed");
+        }
         for config in table.topic_config_table.values() {
             let queues = self.topics.get(&config.topic_name);
             if changed || !queues.is_some_and(|queues| queues.contains_key(broker_name)) {
@@ -161,7 +165,7 @@ impl RouteTable {
                 warn!(broker_name, %topic, "leave out a topic, there are too many");
                 return;
             }
-            info!(broker_name, %topic, "a new topic");
+            debug!(broker_name, %topic, "a new topic");
         }
         self.topics.entry(topic.clone()).or_default().insert(broker_name.to_owned(), queue);
     }

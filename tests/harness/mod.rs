@@ -1,0 +1,288 @@
+//! Name servers and brokers for tests: in this process, or as processes that can be killed.
+//!
+//! Everything listens on free ports of 127.0.0.1, keeps its data in a temporary folder, and ends with the test.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command as Process, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use quorate::broker;
+use quorate::config::{BrokerConfig, Loaded, NamesrvConfig};
+use quorate::env::{Clock, Disk};
+use quorate::namesrv;
+use quorate::remoting::{CallError, Client, ClientConfig, Command};
+use tempfile::TempDir;
+
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A name server and a broker in this process.
+pub(crate) struct TestCluster {
+    pub(crate) folder: TempDir,
+    pub(crate) namesrv: Option<namesrv::Running>,
+    pub(crate) broker: Option<broker::Running>,
+    pub(crate) client: Client,
+    pub(crate) config: BrokerConfig,
+    pub(crate) disk: Disk,
+}
+
+impl TestCluster {
+    /// Starts both and waits until the name server knows the broker.
+    pub(crate) async fn start() -> Self {
+        Self::start_with(|_| {}, Disk::real()).await
+    }
+
+    /// Starts both with changed settings of the broker, on a disk that may have faults.
+    pub(crate) async fn start_with(change: impl FnOnce(&mut BrokerConfig), disk: Disk) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let namesrv_config = NamesrvConfig {
+            listen_port: 0,
+            bind_address: "127.0.0.1".into(),
+            kv_config_path: folder.path().join("kvConfig.json"),
+            config_store_path: folder.path().join("namesrv.properties"),
+            ..NamesrvConfig::default()
+        };
+        let namesrv = namesrv::start(Loaded::of(namesrv_config), Disk::real(), Clock::system())
+            .await
+            .expect("a name server starts");
+        let mut config = BrokerConfig {
+            namesrv_addr: Some(namesrv.addr().to_string()),
+            ..broker_config(&folder.path().join("store"), broker_port())
+        };
+        change(&mut config);
+        let client = Client::new(ClientConfig::default());
+        let mut cluster = Self { folder, namesrv: Some(namesrv), broker: None, client, config, disk };
+        cluster.start_broker().await;
+        cluster
+    }
+
+    /// Starts the broker again on its store.
+    pub(crate) async fn start_broker(&mut self) {
+        let running = broker::start(Loaded::of(self.config.clone()), self.disk.clone(), Clock::system())
+            .await
+            .expect("a broker starts");
+        self.broker = Some(running);
+    }
+
+    /// Stops the broker as SIGTERM does.
+    pub(crate) async fn stop_broker(&mut self) {
+        if let Some(broker) = self.broker.take() {
+            broker.stop().await.expect("a broker stops");
+        }
+    }
+
+    pub(crate) fn broker_addr(&self) -> String {
+        self.broker.as_ref().expect("the broker runs").address().to_string()
+    }
+
+    pub(crate) fn namesrv_addr(&self) -> String {
+        self.namesrv.as_ref().expect("the name server runs").addr().to_string()
+    }
+
+    /// Asks the broker.
+    pub(crate) async fn call(&self, request: Command) -> Command {
+        self.try_call(request).await.expect("the broker answers")
+    }
+
+    /// Asks the broker.
+    pub(crate) async fn try_call(&self, request: Command) -> Result<Command, CallError> {
+        self.client.call(&self.broker_addr(), request, CALL_TIMEOUT).await
+    }
+
+    /// Asks the name server.
+    pub(crate) async fn ask_namesrv(&self, request: Command) -> Command {
+        self.client.call(&self.namesrv_addr(), request, CALL_TIMEOUT).await.expect("the name server answers")
+    }
+
+    /// Stops everything.
+    pub(crate) async fn stop(mut self) {
+        self.stop_broker().await;
+        if let Some(namesrv) = self.namesrv.take() {
+            namesrv.stop().await;
+        }
+    }
+}
+
+/// Settings of a small broker.
+pub(crate) fn broker_config(store: &Path, port: u16) -> BrokerConfig {
+    BrokerConfig {
+        broker_name: "broker-a".into(),
+        broker_ip1: "127.0.0.1".into(),
+        broker_ip2: "127.0.0.1".into(),
+        bind_address: "127.0.0.1".into(),
+        listen_port: port,
+        ha_listen_port: port + 1,
+        store_path_root_dir: store.to_owned(),
+        store_path_commit_log: store.join("commitlog"),
+        mapped_file_size_commit_log: 4 << 20,
+        mapped_file_size_consume_queue: 20_000,
+        max_hash_slot_num: 1000,
+        max_index_num: 4000,
+        ..BrokerConfig::default()
+    }
+}
+
+/// Returns a free port whose second neighbour below is free, too.
+pub(crate) fn broker_port() -> u16 {
+    loop {
+        let main = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = main.local_addr().expect("a bound socket").port();
+        if port > 1026 && TcpListener::bind(("127.0.0.1", port - 2)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// Waits until `condition` holds; fails the test with `what` when it takes too long.
+pub(crate) async fn wait<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some(value) = condition().await {
+            return value;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "not within 30 s: {what}");
+        // The pace of looking, not a wait for the condition.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A process of ours that dies with the test, whatever happens.
+pub(crate) struct ChildProcess {
+    child: Child,
+    pub(crate) output: Arc<Mutex<String>>,
+    name: String,
+}
+
+impl ChildProcess {
+    /// Starts a program and reads all that it prints.
+    pub(crate) fn start(name: &str, process: &mut Process) -> Self {
+        let mut child = process
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("start {name}: {error}"));
+        let output = Arc::new(Mutex::new(String::new()));
+        collect(child.stdout.take().expect("a pipe"), Arc::clone(&output));
+        collect(child.stderr.take().expect("a pipe"), Arc::clone(&output));
+        Self { child, output, name: name.into() }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until the process has printed `text`.
+    pub(crate) fn wait_for_line(&mut self, text: &str, within: Duration) {
+        let deadline = deadline(within);
+        loop {
+            if self.output().contains(text) {
+                return;
+            }
+            if let Some(status) = self.child.try_wait().expect("a child can be asked") {
+                panic!("{} ended with {status} before {text:?}:\n{}", self.name, self.output());
+            }
+            assert!(is_before(deadline), "{}: no {text:?} within {within:?}:\n{}", self.name, self.output());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Sends SIGKILL and waits for the end.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        self.child.wait().expect("a killed child ends");
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    pub(crate) fn terminate(&mut self) -> std::process::ExitStatus {
+        let pid = self.child.id().to_string();
+        Process::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
+        self.child.wait().expect("a child ends")
+    }
+
+    pub(crate) fn output(&self) -> String {
+        self.output.lock().expect("no reader panics").clone()
+    }
+}
+
+impl Drop for ChildProcess {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn collect(stream: impl Read + Send + 'static, into: Arc<Mutex<String>>) {
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            let mut text = into.lock().expect("no reader panics");
+            text.push_str(&line);
+            text.push('\n');
+        }
+    });
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test measures real time")]
+fn deadline(within: Duration) -> Instant {
+    Instant::now() + within
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test measures real time")]
+fn is_before(deadline: Instant) -> bool {
+    Instant::now() < deadline
+}
+
+/// Starts `mqnamesrv` on a free port.
+pub(crate) fn start_namesrv(folder: &Path) -> (ChildProcess, SocketAddr) {
+    let port = broker_port();
+    let mut child = ChildProcess::start(
+        "mqnamesrv",
+        Process::new(env!("CARGO_BIN_EXE_mqnamesrv"))
+            .env("HOME", folder)
+            .args(["bindAddress=127.0.0.1".to_owned(), format!("listenPort={port}")]),
+    );
+    child.wait_for_line("boot success", Duration::from_secs(20));
+    (child, SocketAddr::from(([127, 0, 0, 1], port)))
+}
+
+/// Starts `mqbroker` with overrides on a port and store of choice.
+pub(crate) fn start_broker(namesrv: SocketAddr, port: u16, store: &Path, overrides: &[&str]) -> ChildProcess {
+    let store = store.display();
+    let mut child = ChildProcess::start(
+        "mqbroker",
+        Process::new(env!("CARGO_BIN_EXE_mqbroker"))
+            .args(["-n", &namesrv.to_string()])
+            .args([
+                "brokerName=broker-a".to_owned(),
+                "brokerIP1=127.0.0.1".to_owned(),
+                "bindAddress=127.0.0.1".to_owned(),
+                format!("listenPort={port}"),
+                format!("storePathRootDir={store}"),
+            ])
+            .args(overrides),
+    );
+    child.wait_for_line("boot success", Duration::from_secs(60));
+    child
+}
+
+/// Says whether the Java test clients can be run; fails in CI, where they must.
+///
+/// Returns their class path.
+pub(crate) fn java_clients() -> Option<String> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/build");
+    let built = Process::new("bash").arg(script).output().expect("bash runs");
+    if built.status.success() {
+        let text = String::from_utf8(built.stdout).expect("a path");
+        return text.lines().last().map(str::to_owned);
+    }
+    let reason = String::from_utf8_lossy(&built.stderr).into_owned();
+    assert!(std::env::var_os("CI").is_none(), "CI needs the Java clients: {reason}");
+    eprintln!("SKIPPED: the Java clients cannot be built (Java 17 and Maven are needed): {reason}");
+    None
+}
+
+/// Returns where a file of the test's sources is.
+pub(crate) fn source_path(relative: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(relative)
+}
