@@ -6,4 +6,5 @@ mod architecture;
 mod harness;
 mod kill;
 mod namesrv;
+mod up;
 mod wire;

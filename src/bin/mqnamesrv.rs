@@ -1,7 +1,7 @@
 //! `mqnamesrv`: runs a name server until SIGTERM or SIGINT. Same options as RocketMQ's.
 #![expect(clippy::print_stdout, reason = "scripts wait for these lines")]
 
-use std::io::{self, IsTerminal};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -11,7 +11,6 @@ use quorate::env::{Clock, Disk};
 use quorate::namesrv;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
-use tracing_subscriber::EnvFilter;
 
 /// Tells clients where topics are.
 #[derive(Debug, Parser)]
@@ -32,10 +31,20 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let colours = io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours).init();
-    let options = Options::parse();
+    run_main(std::env::args_os().collect())
+}
+
+/// Runs the program with its arguments, the first of which is its name. `quorate namesrv` calls it too.
+pub(crate) fn run_main(args: Vec<OsString>) -> ExitCode {
+    let options = match Options::try_parse_from(args) {
+        Ok(options) => options,
+        Err(error) => {
+            // Help is no error; clap tells by the exit code.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    quorate::env::start_logging();
     let sources = Sources {
         file: options.config_file,
         namesrv_addr: options.namesrv_addr,
