@@ -4,10 +4,6 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
-#[path = "mqnamesrv.rs"]
-#[expect(dead_code, reason = "its main is that of the other program")]
-mod mqnamesrv;
-
 const HELP: &str = "\
 Quorate: a message broker that speaks Apache RocketMQ's remoting protocol
 
@@ -33,7 +29,7 @@ fn main() -> ExitCode {
     let command = args.remove(1);
     match command.to_str() {
         Some("up") => quorate::admin::up::main(args),
-        Some("namesrv") => mqnamesrv::run_main(args),
+        Some("namesrv") => quorate::namesrv::run_main(args),
         Some("broker") => quorate::broker::run_main(args),
         Some("mqadmin") => quorate::admin::main(args),
         Some("help" | "-h" | "--help") => print(HELP, ExitCode::SUCCESS),
