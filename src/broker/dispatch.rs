@@ -3,8 +3,13 @@
 use std::sync::Arc;
 
 use super::offsets::later;
+use super::progress::{self, Progress};
+use super::reset::{self, Resetting};
 use super::response::Error;
-use super::{Broker, heartbeat, locks, offsets, pull, query, send, send_back};
+use super::{
+    Broker, call_client, cleaning, connections, groups, ha, heartbeat, locks, offsets, pull, query, runtime,
+    send, send_back, settings, stats, topics,
+};
 use crate::message::key;
 use crate::remoting::{Answer, Command, Connection, RequestCode};
 
@@ -39,7 +44,7 @@ async fn handle(
     code: RequestCode,
     request: Command,
 ) -> Result<Answer, Error> {
-    let Broker { context, clients, locks, resets, stats, pulls, .. } = &**broker;
+    let Broker { context, clients, locks, resets, settings, stats, pulls } = &**broker;
     match code {
         RequestCode::SendMessage | RequestCode::SendMessageV2 | RequestCode::SendBatchMessage => {
             send::handle(context, locks, stats, connection, &request).await
@@ -71,6 +76,57 @@ async fn handle(
 
         RequestCode::QueryMessage => query::by_key(context, &request),
         RequestCode::ViewMessageById => query::by_offset(context, &request),
+
+        RequestCode::UpdateAndCreateTopic => topics::update(context, &request),
+        RequestCode::UpdateAndCreateTopicList => topics::update_list(context, &request),
+        RequestCode::DeleteTopicInBroker => topics::delete(context, resets, stats, &request),
+        RequestCode::GetTopicConfig => Ok(topics::get(context, &request)?.into()),
+        RequestCode::GetAllTopicConfig => Ok(topics::all(context, &request)?.into()),
+        RequestCode::GetSystemTopicListFromBroker => Ok(topics::system(context).into()),
+        RequestCode::QueryTopicsByConsumer => Ok(topics::of_group(context, &request)?.into()),
+        RequestCode::CleanExpiredConsumequeue => Ok(cleaning::expired_queues(context)),
+        RequestCode::CleanUnusedTopic => Ok(cleaning::unused_topics(context)),
+        RequestCode::DeleteExpiredCommitlog => Ok(cleaning::expired_segments(context)),
+
+        RequestCode::UpdateAndCreateSubscriptiongroup => Ok(groups::update(context, &request).await?.into()),
+        RequestCode::UpdateAndCreateSubscriptiongroupList => {
+            Ok(groups::update_list(context, &request).await?.into())
+        }
+        RequestCode::DeleteSubscriptiongroup => {
+            Ok(groups::delete(context, resets, stats, &request).await?.into())
+        }
+        RequestCode::GetSubscriptiongroupConfig => Ok(groups::get(context, &request).await?.into()),
+        RequestCode::GetAllSubscriptiongroupConfig => Ok(groups::all(context, &request)?.into()),
+        RequestCode::UpdateAndGetGroupForbidden => Ok(groups::forbidden(context, &request).await?.into()),
+
+        RequestCode::GetTopicStatsInfo => progress::of_topic(Progress::of(broker), &request),
+        RequestCode::GetConsumeStats => progress::of_group(Progress::of(broker), &request),
+        RequestCode::GetBrokerConsumeStats => progress::of_all_groups(Progress::of(broker), &request),
+        RequestCode::QueryTopicConsumeByWho => {
+            Ok(progress::groups_of_topic(&Progress::of(broker), &request)?.into())
+        }
+        RequestCode::QueryConsumeTimeSpan => progress::time_span(Progress::of(broker), &request),
+        RequestCode::QueryConsumeQueue => progress::consume_queue(Progress::of(broker), &request),
+        RequestCode::QuerySubscriptionByConsumer => {
+            Ok(progress::subscription(&Progress::of(broker), &request)?.into())
+        }
+
+        RequestCode::GetConsumerConnectionList => Ok(connections::of_consumer(clients, &request)?.into()),
+        RequestCode::GetProducerConnectionList => Ok(connections::of_producer(clients, &request)?.into()),
+        RequestCode::GetAllProducerInfo => Ok(connections::of_all_producers(clients).into()),
+        RequestCode::GetConsumerRunningInfo => call_client::running_info(clients, &request),
+        RequestCode::ConsumeMessageDirectly => call_client::consume_directly(context, clients, &request),
+        RequestCode::InvokeBrokerToGetConsumerStatus => call_client::consumer_status(clients, &request),
+
+        RequestCode::InvokeBrokerToResetOffset => reset::reset(Resetting::of(broker), &request),
+        RequestCode::CloneGroupOffset => reset::clone(Resetting::of(broker), &request),
+        RequestCode::QueryCorrectionOffset => Ok(reset::correction(context, &request)?.into()),
+
+        RequestCode::UpdateBrokerConfig => settings::update(context, settings, &request),
+        RequestCode::GetBrokerConfig => Ok(settings::get(context, settings).await.into()),
+        RequestCode::GetBrokerRuntimeInfo => Ok(runtime::info(context, stats)),
+        RequestCode::ViewBrokerStatsData => Ok(stats::view(stats, &request)?.into()),
+        RequestCode::GetBrokerHaStatus => Ok(ha::status(context).into()),
 
         other => Err(Error::NotBuilt(format!("{} ({})", other.name(), other.number()))),
     }

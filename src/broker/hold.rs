@@ -96,6 +96,15 @@ impl Holds {
         };
     }
 
+    /// Wakes all that wait at a queue: after a change that they should not sleep through.
+    pub(crate) fn wake(&self, topic: &Topic, queue_id: QueueId) {
+        let mut table = self.lock();
+        for held in table.by_queue.remove(&(topic.clone(), queue_id)).into_iter().flatten() {
+            self.count.fetch_sub(1, Ordering::SeqCst);
+            let _ = held.wake.send(());
+        }
+    }
+
     /// Wakes all: after a change that they should not sleep through.
     pub(crate) fn wake_all(&self) {
         let mut table = self.lock();

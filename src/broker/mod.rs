@@ -2,24 +2,35 @@
 //!
 //! `dispatch` is the table of request codes; one file per verb of a client.
 
+mod attributes;
+mod call_client;
+mod cleaning;
 mod clients;
+mod connections;
 mod context;
 mod delay;
 mod dispatch;
+mod groups;
+mod ha;
 mod heartbeat;
 mod hold;
 mod locks;
 mod offsets;
 mod process;
+mod progress;
 mod pull;
 mod query;
 mod register;
+mod reset;
 mod resets;
 mod response;
+mod runtime;
 mod send;
 mod send_back;
+mod settings;
 mod start;
 mod stats;
+mod topics;
 
 use std::sync::Arc;
 
@@ -31,6 +42,7 @@ use context::Context;
 use locks::Locks;
 use pull::Pulls;
 use resets::Resets;
+use settings::Settings;
 use stats::Stats;
 
 use crate::remoting::{Answer, Command, Connection, Service};
@@ -42,6 +54,7 @@ struct Broker {
     clients: Arc<Clients>,
     locks: Locks,
     resets: Arc<Resets>,
+    settings: Arc<Settings>,
     stats: Arc<Stats>,
     pulls: Arc<Pulls>,
 }

@@ -10,7 +10,7 @@ use super::context::{Context, blocking};
 use super::hold::Holds;
 use super::resets::Resets;
 use super::response::Error;
-use super::stats::Stats;
+use super::stats::{Got, Stats};
 use crate::message::SubscriptionTags;
 use crate::metadata::MetadataCommand;
 use crate::model::{Perm, QueueId, QueueOffset, SubscriptionGroupConfig, Topic};
@@ -47,14 +47,14 @@ pub(crate) async fn handle(pulls: &Arc<Pulls>, request: &Command) -> Result<Answ
     }
     let pulls = Arc::clone(pulls);
     if pull.is_hot(&pulls.context) {
-        let read = pull.read(&pulls.context)?;
+        let read = pull.read(&pulls)?;
         if !read.cold {
             return Ok(pulls.answer_or_hold(pull, read, &header));
         }
     }
     let suspend = header;
     Ok(Answer::later(async move {
-        match pull.read_cold(&pulls.context).await {
+        match pull.read_cold(&pulls).await {
             Ok((pull, read)) => match pulls.answer_or_hold(pull, read, &suspend) {
                 Answer::Now(response) => response,
                 Answer::Later(response) => response.await,
@@ -206,7 +206,7 @@ impl Pulls {
                 let _ = tokio::time::timeout(wait, hold.woken()).await;
             }
             drop(hold);
-            match pull.read_cold(&self.context).await {
+            match pull.read_cold(&self).await {
                 Ok((pull, read)) => {
                     match self.resets.take(&pull.topic, &pull.group.group_name, pull.queue_id) {
                         Some(offset) => self.reset_answer(&pull, &read, offset),
@@ -220,13 +220,9 @@ impl Pulls {
 
     fn answer(&self, pull: &Pull, read: &Read) -> Command {
         if read.status == ReadStatus::Found {
-            self.stats.got(
-                &pull.group.group_name,
-                &pull.topic,
-                pull.queue_id,
-                read.records.len(),
-                read.bytes,
-            );
+            let (queue_id, count) = (pull.queue_id, read.records.len());
+            let got = Got { queue_id, count, bytes: read.bytes, next: read.next };
+            self.stats.got(&pull.group.group_name, &pull.topic, got);
         }
         let response = Command::response(status_code(read.status, pull.offset))
             .with_header(&self.header(pull, read, read.next))
@@ -271,28 +267,31 @@ impl Pull {
     }
 
     /// Finds the records without looking at them.
-    fn read(&self, context: &Context) -> Result<Read, Error> {
-        let tags = &self.tags;
-        Ok(context.store().read(
+    fn read(&self, pulls: &Pulls) -> Result<Read, Error> {
+        let (context, tags) = (&pulls.context, &self.tags);
+        let started = context.clock.instant();
+        let read = context.store().read(
             &self.topic,
             self.queue_id,
             self.offset,
             limits(context, self.count_max),
             &|code| tags.matches(code),
-        )?)
+        )?;
+        pulls.stats.read(read.status == ReadStatus::Found, context.clock.elapsed(started));
+        Ok(read)
     }
 
     /// Reads on a thread that may block, and brings the records into memory, so that no socket waits for the disk.
-    async fn read_cold(self, context: &Arc<Context>) -> Result<(Self, Read), Error> {
-        if self.is_hot(context) {
-            let read = self.read(context)?;
+    async fn read_cold(self, pulls: &Arc<Pulls>) -> Result<(Self, Read), Error> {
+        if self.is_hot(&pulls.context) {
+            let read = self.read(pulls)?;
             if !read.cold {
                 return Ok((self, read));
             }
         }
-        let context = Arc::clone(context);
+        let pulls = Arc::clone(pulls);
         blocking(move || {
-            let read = self.read(&context)?;
+            let read = self.read(&pulls)?;
             for record in &read.records {
                 touch(record);
             }

@@ -41,6 +41,22 @@ impl Resets {
         offset
     }
 
+    /// Forgets the new offsets in a topic that was deleted.
+    pub(crate) fn forget_topic(&self, topic: &Topic) {
+        self.forget(|(of, ..)| of == topic);
+    }
+
+    /// Forgets the new offsets of a group that was deleted.
+    pub(crate) fn forget_group(&self, group: &Group) {
+        self.forget(|(_, of, _)| of == group);
+    }
+
+    fn forget(&self, gone: impl Fn(&(Topic, Group, QueueId)) -> bool) {
+        let mut table = self.lock();
+        table.retain(|key, _| !gone(key));
+        self.count.store(table.len(), Ordering::Release);
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<(Topic, Group, QueueId), QueueOffset>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -4,7 +4,7 @@
 
 use crate::model::{Group, NameError, Topic};
 use crate::remoting::{Command, HeaderError, ResponseCode, json};
-use crate::{replication, store};
+use crate::{config, replication, store};
 
 /// Why a request was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +27,9 @@ pub(crate) enum Error {
     /// Reading the store failed.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// The settings cannot be changed so.
+    #[error(transparent)]
+    Config(#[from] config::Error),
     /// A topic or group may not be named so.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -103,6 +106,16 @@ impl Error {
                     ResponseCode::SystemError
                 }
             },
+            Self::Config(error) => match error {
+                config::Error::BlackListed(_) => ResponseCode::NoPermission,
+                config::Error::Read { .. } | config::Error::Write { .. } => ResponseCode::SystemError,
+                config::Error::Syntax { .. }
+                | config::Error::Value { .. }
+                | config::Error::NamesrvAddr(_)
+                | config::Error::SlaveId
+                | config::Error::TwoModes
+                | config::Error::UnknownKey { .. } => ResponseCode::InvalidParameter,
+            },
             Self::Name(_) | Self::InvalidParameter(_) => ResponseCode::InvalidParameter,
             Self::MessageIllegal(_) => ResponseCode::MessageIllegal,
             Self::NoPermission(_) | Self::PullForbidden { .. } => ResponseCode::NoPermission,
@@ -157,6 +170,8 @@ mod tests {
                 }),
                 2,
             ),
+            (Error::Config(config::Error::BlackListed(text())), 16),
+            (Error::Config(config::Error::SlaveId), 29),
             (Error::InvalidParameter(text()), 29),
             (Error::MessageIllegal(text()), 13),
             (Error::NoPermission(text()), 16),

@@ -5,12 +5,12 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::context::Context;
 use super::locks::Locks;
 use super::response::Error;
-use super::stats::Stats;
+use super::stats::{Put, Stats};
 use crate::message::{
     BatchMessage, Message, OffsetMessageId, PROPERTIES_MAX, Properties, SysFlag, decode_batch, key,
 };
@@ -79,6 +79,7 @@ pub(crate) async fn handle(
         super::delay::park(&config, &header, &mut target, &mut properties)?;
         (sender.single_draft(&target, &body, &properties)?, Some(unique_key))
     };
+    let started = context.clock.instant();
     let wait = batch || Properties::new(&properties).get(key::WAIT) != Some("false");
     let bytes = draft.len();
     let count = draft.count();
@@ -91,6 +92,7 @@ pub(crate) async fn handle(
         unique_key: unique_key.or_else(|| Properties::new(&properties).get(key::UNIQ_KEY).map(str::to_owned)),
         bytes,
         count,
+        started,
         wait,
     };
     Ok(Answer::later(answer.finish(pending)))
@@ -252,6 +254,7 @@ struct Answering {
     unique_key: Option<String>,
     bytes: usize,
     count: usize,
+    started: Instant,
     wait: bool,
 }
 
@@ -261,10 +264,15 @@ impl Answering {
         let committed = async { if self.wait { pending.committed().await } else { pending.written().await } };
         match tokio::time::timeout(timeout, committed).await {
             Ok(Ok(appended)) => {
-                self.stats.put(&self.topic, self.queue_id, self.count, self.bytes);
+                let elapsed = self.context.clock.elapsed(self.started);
+                let Self { queue_id, count, bytes, .. } = self;
+                self.stats.put(&self.topic, Put { queue_id, count, bytes, elapsed });
                 self.respond(ResponseCode::Success, &appended)
             }
-            Ok(Err(error)) => Error::from(error).into(),
+            Ok(Err(error)) => {
+                self.stats.put_failed();
+                Error::from(error).into()
+            }
             // Written but not yet synced: the client learns where it is and that it may not be safe.
             Err(_) => match tokio::time::timeout(Duration::ZERO, pending.written()).await {
                 Ok(Ok(appended)) => self.respond(ResponseCode::FlushDiskTimeout, &appended),

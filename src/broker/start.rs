@@ -13,7 +13,8 @@ use super::hold::Holds;
 use super::locks::Locks;
 use super::pull::Pulls;
 use super::resets::Resets;
-use super::stats::Stats;
+use super::settings::Settings;
+use super::stats::{self, Stats};
 use super::{Broker, BrokerService, Port, delay, heartbeat, register};
 use crate::config::{BrokerConfig, FlushDiskType, Loaded};
 use crate::env::{Clock, Disk};
@@ -104,8 +105,10 @@ pub async fn start(config: Loaded<BrokerConfig>, disk: Disk, clock: Clock) -> Re
     let context =
         Arc::new(Context::new(config, metadata, replication, address, announcer, (clock.clone(), disk)));
     make_system_topics(&context).await?;
-    let (clients, resets, stats) =
-        (Arc::new(Clients::new(clock.clone())), Arc::default(), Arc::<Stats>::default());
+    let clients = Arc::new(Clients::new(clock.clone()));
+    let resets = Arc::default();
+    let settings = Arc::new(Settings::new(clock.now_ms()));
+    let stats = Arc::new(Stats::new(clock.clone(), &context.config().broker_cluster_name));
     let pulls = Pulls {
         context: Arc::clone(&context),
         clients: Arc::clone(&clients),
@@ -118,6 +121,7 @@ pub async fn start(config: Loaded<BrokerConfig>, disk: Disk, clock: Clock) -> Re
         clients,
         locks: Locks::new(clock),
         resets,
+        settings,
         stats,
         pulls: Arc::new(pulls),
     });
@@ -129,6 +133,7 @@ pub async fn start(config: Loaded<BrokerConfig>, disk: Disk, clock: Clock) -> Re
         tokio::spawn(expire_clients(Arc::clone(&broker), stopping.clone())),
         tokio::spawn(save_offsets(Arc::clone(&context), stopping.clone())),
         tokio::spawn(delay::run(Arc::clone(&context), stopping.clone())),
+        tokio::spawn(sample_stats(Arc::clone(&broker), stopping.clone())),
     ];
     let client = Client::new(ClientConfig::default());
     let registration = tokio::spawn(register::run(context, client, rounds, stopping));
@@ -212,15 +217,20 @@ fn store_config(config: &BrokerConfig) -> StoreConfig {
         check_crc: config.check_crc_on_recover,
         flush_interval_ms: config.flush_interval_commit_log,
         delay_levels_ms: config.delay_levels_ms(),
-        retention: Retention {
-            reserved_hours: config.file_reserved_time,
-            delete_hours: config.delete_when.split(';').filter_map(|hour| hour.trim().parse().ok()).collect(),
-            used_max_percent: u64::from(config.disk_max_used_space_ratio),
-            forced_percent: u64::from(config.disk_space_clean_forcibly_ratio),
-            warning_percent: u64::from(config.disk_space_warning_level_ratio),
-            interval_ms: config.clean_resource_interval,
-        },
+        retention: retention(config),
         ..StoreConfig::new(config.store_path_root_dir.clone())
+    }
+}
+
+/// Returns when the store shall delete segments.
+pub(super) fn retention(config: &BrokerConfig) -> Retention {
+    Retention {
+        reserved_hours: config.file_reserved_time,
+        delete_hours: config.delete_when.split(';').filter_map(|hour| hour.trim().parse().ok()).collect(),
+        used_max_percent: u64::from(config.disk_max_used_space_ratio),
+        forced_percent: u64::from(config.disk_space_clean_forcibly_ratio),
+        warning_percent: u64::from(config.disk_space_warning_level_ratio),
+        interval_ms: config.clean_resource_interval,
     }
 }
 
@@ -288,6 +298,15 @@ async fn expire_clients(broker: Arc<Broker>, mut stop: watch::Receiver<bool>) {
         let limit = i64::try_from(broker.context.config().channel_expired_timeout).unwrap_or(i64::MAX);
         for changed in broker.clients.expire(limit) {
             heartbeat::notify(&broker.context, &changed);
+        }
+    }
+}
+
+async fn sample_stats(broker: Arc<Broker>, mut stop: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(stats::SAMPLE_INTERVAL) => broker.stats.sample(),
         }
     }
 }

@@ -20,7 +20,7 @@ mod tests;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock, PoisonError, RwLock};
 
 pub use commit_log::{Appended, CommitLog, Writer};
 pub use consume_queue::{ConsumeQueue, ConsumeQueues, QueueEntry};
@@ -112,6 +112,10 @@ pub struct Store {
     checkpointed_ms: AtomicI64,
     /// Held while making a checkpoint.
     checkpointing: Mutex<()>,
+    /// When segments are deleted; the configuration's at the start.
+    retention: RwLock<Retention>,
+    /// Held while deleting segments and what belongs to them.
+    deleting: Mutex<()>,
     /// Set while the disk is too full to take more.
     full: AtomicBool,
     /// Held while a segment is made.
@@ -141,6 +145,15 @@ impl Store {
     /// Returns the settings that the store was opened with.
     pub fn config(&self) -> &StoreConfig {
         &self.config
+    }
+
+    /// Changes when segments are deleted, from the next look on. The time between two looks stays.
+    pub fn set_retention(&self, retention: Retention) {
+        *self.retention.write().unwrap_or_else(PoisonError::into_inner) = retention;
+    }
+
+    fn retention(&self) -> Retention {
+        self.retention.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Returns the end of what is in the ConsumeQueues.

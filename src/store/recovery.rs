@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, RwLock};
 
 use super::checkpoint::{Checkpoint, CheckpointState};
 use super::dispatch::Announce;
@@ -62,6 +62,7 @@ impl Store {
             config.index_entries,
         );
         let store = Self {
+            retention: RwLock::new(config.retention.clone()),
             config,
             disk,
             clock,
@@ -73,6 +74,7 @@ impl Store {
             dispatched_timestamp: AtomicI64::new(0),
             checkpointed_ms: AtomicI64::new(0),
             checkpointing: std::sync::Mutex::new(()),
+            deleting: std::sync::Mutex::new(()),
             full: AtomicBool::new(false),
             growing: std::sync::Mutex::new(()),
             failure: OnceLock::new(),

@@ -1,7 +1,7 @@
 //! Which segments may go, and when the disk is too full to take more.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use super::segment::Segment;
 use super::{Error, Result, Store};
@@ -68,7 +68,7 @@ impl Store {
     pub fn clean(&self) -> Result<()> {
         // What readers looked at stays in the page cache; only the map's share of it is given back.
         self.log.segments().iter().for_each(|segment| segment.release_memory());
-        let retention = &self.config.retention;
+        let retention = self.retention();
         let used = self.used_ratio()?;
         let full = used * 100.0 > retention.warning_percent as f64;
         if self.full.swap(full, Ordering::Relaxed) != full {
@@ -95,6 +95,12 @@ impl Store {
         self.delete_segments(|store, segment| store.is_old(segment))
     }
 
+    /// Takes what belongs to deleted segments out of the ConsumeQueues and the Index. Blocks on the disk.
+    pub fn delete_expired_entries(&self) -> Result<()> {
+        let _one_at_a_time = self.deleting.lock().unwrap_or_else(PoisonError::into_inner);
+        self.expire_derived()
+    }
+
     /// Returns the used share of the disk, 0.0 to 1.0.
     pub fn used_ratio(&self) -> Result<f64> {
         let path = &self.config.commit_log;
@@ -106,11 +112,13 @@ impl Store {
             .disk
             .modified_ms(segment.path())
             .map_err(|error| Error::io("stat segment", segment.path(), error))?;
-        let reserved_ms = i64::try_from(self.config.retention.reserved_hours.saturating_mul(3_600_000));
+        let reserved_ms = i64::try_from(self.retention().reserved_hours.saturating_mul(3_600_000));
         Ok(self.clock.now_ms() >= modified.saturating_add(reserved_ms.unwrap_or(i64::MAX)))
     }
 
     fn delete_segments(&self, may_go: impl Fn(&Self, &Segment) -> Result<bool>) -> Result<usize> {
+        // Of two threads at a time one would delete a segment that only the other looked at.
+        let _one_at_a_time = self.deleting.lock().unwrap_or_else(PoisonError::into_inner);
         let durable = self.checkpoint.state().ours.unwrap_or_default().dispatched;
         let mut deleted = 0;
         while deleted < DELETE_MAX {
@@ -130,19 +138,18 @@ impl Store {
         Ok(deleted)
     }
 
-    fn delete_segment(&self, segment: &Arc<Segment>) -> Result<()> {
-        let path = segment.path();
-        tracing::info!(path = %path.display(), "segment expired");
-        self.disk.remove(path).map_err(|error| Error::io("remove segment", path, error))
-    }
-
-    /// Takes what belongs to deleted segments out of the ConsumeQueues and the Index.
-    pub(super) fn expire_derived(&self) -> Result<()> {
+    fn expire_derived(&self) -> Result<()> {
         let log_min = self.log.min();
         for (_, _, queue) in self.queues.all() {
             queue.expire(log_min)?;
         }
         self.index.expire(log_min)
+    }
+
+    fn delete_segment(&self, segment: &Arc<Segment>) -> Result<()> {
+        let path = segment.path();
+        tracing::info!(path = %path.display(), "segment expired");
+        self.disk.remove(path).map_err(|error| Error::io("remove segment", path, error))
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod admin;
 mod client;
+mod ha;
 mod lock;
 mod offset;
 mod register;
@@ -15,6 +16,7 @@ use bytes::Bytes;
 
 pub use admin::*;
 pub use client::*;
+pub use ha::*;
 pub use lock::*;
 pub use offset::*;
 pub use register::*;

@@ -110,8 +110,8 @@ pub struct GetSubscriptionGroupConfigRequestHeader {
 pub struct DeleteSubscriptionGroupRequestHeader {
     /// The group.
     pub group_name: Group,
-    /// True removes its offsets too.
-    #[serde(default)]
+    /// True removes its offsets too. Clients before 5.0 call it `removeOffset`.
+    #[serde(default, alias = "removeOffset")]
     pub clean_offset: bool,
 }
 

@@ -1,0 +1,72 @@
+//! Settings at run time: UPDATE_BROKER_CONFIG (25), GET_BROKER_CONFIG (26).
+//!
+//! Source: RocketMQ `AdminBrokerProcessor`, `Configuration`. An update counts as a whole or not at all; it goes to the
+//! file of `-c`, whose comments and order stay.
+
+use std::sync::Arc;
+
+use super::context::{Context, blocking};
+use super::offsets::later;
+use super::response::Error;
+use super::start::retention;
+use crate::config::Changed;
+use crate::model::DataVersion;
+use crate::remoting::header::GetBrokerConfigResponseHeader;
+use crate::remoting::{Answer, Command, ResponseCode, json};
+
+/// Keys that name servers have to hear of.
+const ANNOUNCED: [&str; 2] = ["brokerPermission", "namesrvAddr"];
+
+/// Lets one update happen at a time.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    version: tokio::sync::Mutex<DataVersion>,
+}
+
+/// UPDATE_BROKER_CONFIG.
+pub(crate) fn update(
+    context: &Arc<Context>,
+    settings: &Arc<Settings>,
+    request: &Command,
+) -> Result<Answer, Error> {
+    let body = request.body.to_bytes();
+    let text = String::from_utf8_lossy(&body).into_owned();
+    let (context, settings) = (Arc::clone(context), Arc::clone(settings));
+    Ok(later(async move {
+        let mut version = settings.version.lock().await;
+        let Changed { config, live, after_restart } = context.config().with_changes(&text)?;
+        tracing::info!(?live, ?after_restart, "settings updated");
+        let keys = [live.clone(), after_restart].concat();
+        let (saving, disk) = (config.clone(), context.disk.clone());
+        blocking(move || match saving.file() {
+            Some(file) => Ok(saving.save(&keys, file, &disk)?),
+            None => {
+                tracing::warn!("settings not saved: the broker was started without -c");
+                Ok(())
+            }
+        })
+        .await?;
+        context.store().set_retention(retention(&config));
+        context.set_config(config);
+        version.advance(context.clock.now_ms(), 0);
+        if live.iter().any(|key| ANNOUNCED.contains(&key.as_str())) {
+            context.announcer.topics_changed();
+        }
+        Ok(Command::response(ResponseCode::Success))
+    }))
+}
+
+/// GET_BROKER_CONFIG.
+pub(crate) async fn get(context: &Context, settings: &Settings) -> Command {
+    let version = *settings.version.lock().await;
+    let version = String::from_utf8_lossy(&json::to_vec(&version)).into_owned();
+    Command::response(ResponseCode::Success)
+        .with_header(&GetBrokerConfigResponseHeader { version })
+        .with_body(context.config().to_properties())
+}
+
+impl Settings {
+    pub(crate) fn new(now_ms: i64) -> Self {
+        Self { version: tokio::sync::Mutex::new(DataVersion { timestamp: now_ms, ..DataVersion::default() }) }
+    }
+}
