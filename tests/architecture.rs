@@ -16,7 +16,7 @@ const EDGES: [(&str, &[&str]); 12] = [
     ("replication", &["metadata", "model", "store"]),
     ("broker", &["config", "env", "message", "metadata", "model", "remoting", "replication", "store"]),
     ("namesrv", &["config", "env", "model", "remoting"]),
-    ("admin", &["broker", "config", "env", "message", "model", "namesrv", "remoting"]),
+    ("admin", &["config", "env", "message", "model", "remoting"]),
 ];
 
 /// Words that may not stand in a module's code.

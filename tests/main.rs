@@ -7,4 +7,5 @@ mod broker_admin;
 mod harness;
 mod kill;
 mod namesrv;
+mod up;
 mod wire;

@@ -29,7 +29,7 @@ fn main() -> ExitCode {
     let command = args.remove(1);
     match command.to_str() {
         Some("up") => quorate::admin::up::main(args),
-        Some("namesrv") => namesrv(args),
+        Some("namesrv") => quorate::namesrv::run_main(args),
         Some("broker") => quorate::broker::run_main(args),
         Some("mqadmin") => quorate::admin::main(args),
         Some("help" | "-h" | "--help") => print(HELP, ExitCode::SUCCESS),
@@ -48,9 +48,4 @@ fn print(text: &str, code: ExitCode) -> ExitCode {
         Ok(()) => code,
         Err(_) => ExitCode::FAILURE,
     }
-}
-
-fn namesrv(_: Vec<OsString>) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "quorate: the name server is not part of this build");
-    ExitCode::FAILURE
 }

@@ -5,6 +5,7 @@
 
 mod handlers;
 mod kv;
+mod process;
 mod refusal;
 mod routes;
 mod serve;
@@ -27,6 +28,7 @@ use crate::env::Clock;
 use crate::remoting::header::RegisterBrokerResponseHeader;
 use crate::remoting::{Answer, Command, Connection, RequestCode, ResponseCode, Service};
 
+pub use process::run_main;
 pub use serve::{Running, StartError, start};
 
 /// The field in which brokers and clients name their zone.

@@ -297,7 +297,8 @@ impl ConsumeQueue {
                 let at = (max - first) * ENTRY_BYTES;
                 let size = self.file_entries * ENTRY_BYTES;
                 let len = file.len().map_err(|error| Error::io("stat queue file", &path, error))?;
-                if len != size || !is_zero(&file, at, size)? {
+                let used = file.last_used(at).map_err(|error| Error::io("read queue file", &path, error))?;
+                if len != size || used.is_some() {
                     file.set_len(at)
                         .and_then(|()| file.set_len(size))
                         .map_err(|error| Error::io("cut queue file", &path, error))?;
@@ -394,25 +395,6 @@ fn pre_blank(file: &File, entries: u64) -> std::io::Result<()> {
     let blank = QueueEntry { position: PhysicalOffset(0), size: PRE_BLANK_SIZE, tags_code: 0 }.to_bytes();
     let bytes = blank.repeat(usize::try_from(entries).unwrap_or(0));
     file.write_all_at(&bytes, 0)
-}
-
-fn is_zero(file: &File, from: u64, to: u64) -> Result<bool> {
-    let mut bytes = vec![0; 1 << 16];
-    let mut at = from;
-    while at < to {
-        let n = usize::try_from((to - at).min(bytes.len() as u64)).unwrap_or(bytes.len());
-        let read = file
-            .read_at(&mut bytes[..n], at)
-            .map_err(|error| Error::io("read queue file", file.path(), error))?;
-        if bytes[..read].iter().any(|b| *b != 0) {
-            return Ok(false);
-        }
-        if read < n {
-            break;
-        }
-        at += n as u64;
-    }
-    Ok(true)
 }
 
 /// All queues of a store, by topic and queue id.

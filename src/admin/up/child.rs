@@ -49,6 +49,8 @@ impl Child {
         command
             .args(args)
             .env(PARENT_VARIABLE, std::process::id().to_string())
+            // The log is read as text, also by the one who looks for errors in it.
+            .env("NO_COLOR", "1")
             .stdin(Stdio::null())
             .stdout(writer.try_clone().context("copy a pipe")?)
             .stderr(writer)

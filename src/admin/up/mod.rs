@@ -147,20 +147,25 @@ impl Plan {
         }
         broker_args.extend(overrides.into_iter().map(OsString::from));
         let kept = |name: &str| data.join("namesrv").join(name).display().to_string();
-        let namesrv_args = [
-            "namesrv".to_owned(),
+        let mut namesrv_args: Vec<OsString> = vec!["namesrv".into()];
+        // Where the name server keeps what `updateNamesrvConfig` changed; it reads it back by -c only.
+        if Path::new(&kept("namesrv.properties")).exists() {
+            namesrv_args.extend(["-c".into(), kept("namesrv.properties").into()]);
+        }
+        let settings = [
             format!("listenPort={}", options.namesrv_port),
             format!("bindAddress={}", options.host),
             format!("kvConfigPath={}", kept("kvConfig.json")),
             format!("configStorePath={}", kept("namesrv.properties")),
         ];
+        namesrv_args.extend(settings.map(OsString::from));
         Ok(Self {
             executable: std::env::current_exe().context("find this executable")?,
             bind_host: options.host.clone(),
             namesrv,
             namesrv_port: options.namesrv_port,
             broker,
-            namesrv_args: namesrv_args.map(OsString::from).into(),
+            namesrv_args,
             broker_args,
             data,
         })
