@@ -395,6 +395,12 @@ async fn progress_is_told_by_queue() {
     assert!(first.consume_time_stamp <= first.max_time_stamp && first.delay_time >= 0);
     assert_eq!((second.min_time_stamp, second.max_time_stamp, second.delay_time), (-1, -1, 0));
 
+    let table: ConsumerOffsetSerializeWrapper =
+        ask(&cluster, Command::request(RequestCode::GetAllConsumerOffset)).await;
+    assert_eq!(table.offset_table["T@G"], BTreeMap::from([(0, 3)]));
+    let delays = Command::request(RequestCode::GetAllDelayOffset);
+    assert!(ask::<DelayOffsetSerializeWrapper>(&cluster, delays).await.offset_table.is_empty());
+
     let all = request(RequestCode::GetBrokerConsumeStats, &[("isOrder", "false")]);
     let all: ConsumeStatsList = ask(&cluster, all).await;
     assert_eq!((all.total_diff, all.total_inflight_diff), (1, 1));

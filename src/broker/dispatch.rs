@@ -111,6 +111,9 @@ async fn handle(
             Ok(progress::subscription(&Progress::of(broker), &request)?.into())
         }
 
+        RequestCode::GetAllConsumerOffset => Ok(progress::all_offsets(context).into()),
+        RequestCode::GetAllDelayOffset => Ok(progress::all_delay_offsets(context).into()),
+
         RequestCode::GetConsumerConnectionList => Ok(connections::of_consumer(clients, &request)?.into()),
         RequestCode::GetProducerConnectionList => Ok(connections::of_producer(clients, &request)?.into()),
         RequestCode::GetAllProducerInfo => Ok(connections::of_all_producers(clients).into()),
@@ -123,7 +126,7 @@ async fn handle(
         RequestCode::QueryCorrectionOffset => Ok(reset::correction(context, &request)?.into()),
 
         RequestCode::UpdateBrokerConfig => settings::update(context, settings, &request),
-        RequestCode::GetBrokerConfig => Ok(settings::get(context, settings).await.into()),
+        RequestCode::GetBrokerConfig => Ok(settings::get(context, settings).into()),
         RequestCode::GetBrokerRuntimeInfo => Ok(runtime::info(context, stats)),
         RequestCode::ViewBrokerStatsData => Ok(stats::view(stats, &request)?.into()),
         RequestCode::GetBrokerHaStatus => Ok(ha::status(context).into()),

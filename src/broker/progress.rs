@@ -1,6 +1,7 @@
 //! How far groups are: GET_TOPIC_STATS_INFO (202), GET_CONSUME_STATS (208), QUERY_TOPIC_CONSUME_BY_WHO (300),
 //! QUERY_CONSUME_TIME_SPAN (303), GET_BROKER_CONSUME_STATS (317), QUERY_CONSUME_QUEUE (321),
-//! QUERY_SUBSCRIPTION_BY_CONSUMER (345).
+//! QUERY_SUBSCRIPTION_BY_CONSUMER (345), and the tables behind them: GET_ALL_CONSUMER_OFFSET (43),
+//! GET_ALL_DELAY_OFFSET (45).
 //!
 //! Source: RocketMQ `AdminBrokerProcessor`. Times of messages are read from the log, on threads that may block.
 
@@ -202,6 +203,16 @@ pub(crate) fn subscription(progress: &Progress, request: &Command) -> Result<Com
     let subscription_data = topic.as_ref().and_then(|topic| progress.subscription(&group, topic));
     let body = QuerySubscriptionResponseBody { group, subscription_data, topic };
     Ok(Command::response(ResponseCode::Success).with_json(&body))
+}
+
+/// GET_ALL_CONSUMER_OFFSET: as consumerOffset.json.
+pub(crate) fn all_offsets(context: &Context) -> Command {
+    Command::response(ResponseCode::Success).with_json(&context.metadata.offsets().snapshot())
+}
+
+/// GET_ALL_DELAY_OFFSET: as delayOffset.json.
+pub(crate) fn all_delay_offsets(context: &Context) -> Command {
+    Command::response(ResponseCode::Success).with_json(&context.metadata.delay().snapshot())
 }
 
 /// The bounds of a queue, which may not have a message yet.

@@ -3,7 +3,7 @@
 //! Source: RocketMQ `AdminBrokerProcessor`, `Configuration`. An update counts as a whole or not at all; it goes to the
 //! file of `-c`, whose comments and order stay.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::context::{Context, blocking};
 use super::offsets::later;
@@ -17,10 +17,12 @@ use crate::remoting::{Answer, Command, ResponseCode, json};
 /// Keys that name servers have to hear of.
 const ANNOUNCED: [&str; 2] = ["brokerPermission", "namesrvAddr"];
 
-/// Lets one update happen at a time.
+/// The version of the settings, in memory only, as in Java.
 #[derive(Debug)]
 pub(crate) struct Settings {
-    version: tokio::sync::Mutex<DataVersion>,
+    version: Mutex<DataVersion>,
+    /// Held while an update is made and saved: one at a time.
+    updating: tokio::sync::Mutex<()>,
 }
 
 /// UPDATE_BROKER_CONFIG.
@@ -33,7 +35,7 @@ pub(crate) fn update(
     let text = String::from_utf8_lossy(&body).into_owned();
     let (context, settings) = (Arc::clone(context), Arc::clone(settings));
     Ok(later(async move {
-        let mut version = settings.version.lock().await;
+        let _one_at_a_time = settings.updating.lock().await;
         let Changed { config, live, after_restart } = context.config().with_changes(&text)?;
         tracing::info!(?live, ?after_restart, "settings updated");
         let keys = [live.clone(), after_restart].concat();
@@ -48,7 +50,7 @@ pub(crate) fn update(
         .await?;
         context.store().set_retention(retention(&config));
         context.set_config(config);
-        version.advance(context.clock.now_ms(), 0);
+        settings.version().advance(context.clock.now_ms(), 0);
         if live.iter().any(|key| ANNOUNCED.contains(&key.as_str())) {
             context.announcer.topics_changed();
         }
@@ -57,9 +59,8 @@ pub(crate) fn update(
 }
 
 /// GET_BROKER_CONFIG.
-pub(crate) async fn get(context: &Context, settings: &Settings) -> Command {
-    let version = *settings.version.lock().await;
-    let version = String::from_utf8_lossy(&json::to_vec(&version)).into_owned();
+pub(crate) fn get(context: &Context, settings: &Settings) -> Command {
+    let version = String::from_utf8_lossy(&json::to_vec(&*settings.version())).into_owned();
     Command::response(ResponseCode::Success)
         .with_header(&GetBrokerConfigResponseHeader { version })
         .with_body(context.config().to_properties())
@@ -67,6 +68,11 @@ pub(crate) async fn get(context: &Context, settings: &Settings) -> Command {
 
 impl Settings {
     pub(crate) fn new(now_ms: i64) -> Self {
-        Self { version: tokio::sync::Mutex::new(DataVersion { timestamp: now_ms, ..DataVersion::default() }) }
+        let version = DataVersion { timestamp: now_ms, ..DataVersion::default() };
+        Self { version: Mutex::new(version), updating: tokio::sync::Mutex::new(()) }
+    }
+
+    fn version(&self) -> MutexGuard<'_, DataVersion> {
+        self.version.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
