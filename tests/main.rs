@@ -3,6 +3,7 @@
 
 mod admin;
 mod architecture;
+mod broker_admin;
 mod harness;
 mod kill;
 mod namesrv;

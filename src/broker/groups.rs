@@ -91,7 +91,7 @@ pub(crate) async fn forbidden(context: &Context, request: &Command) -> Result<Co
 async fn put(context: &Context, wanted: Vec<SubscriptionGroupConfig>) -> Result<Command, Error> {
     let wanted = wanted.into_iter().map(|config| check(context, config)).collect::<Result<Vec<_>, _>>()?;
     for config in wanted {
-        tracing::info!(group = %config.group_name, ?config, "group updated");
+        tracing::info!(group = %config.group_name, consume = config.consume_enable, "group updated");
         context.change(MetadataCommand::PutGroup(config)).await?;
     }
     Ok(Command::response(ResponseCode::Success))

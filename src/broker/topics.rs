@@ -185,7 +185,8 @@ async fn put(context: &Context, wanted: Vec<TopicConfig>) -> Result<Command, Err
         if known.is_some_and(|known| *known == config) {
             continue;
         }
-        tracing::info!(topic = %config.topic_name, ?config, "topic updated");
+        let (reads, writes) = (config.read_queue_nums, config.write_queue_nums);
+        tracing::info!(topic = %config.topic_name, reads, writes, perm = config.perm.0, "topic updated");
         context.change(MetadataCommand::PutTopic(config)).await?;
         changed = true;
     }

@@ -655,15 +655,16 @@ impl Settings for BrokerConfig {
     ];
     #[rustfmt::skip]
     const AT_START: &'static [&'static str] = &[
-        "bindAddress", "brokerClusterName", "brokerIP1", "brokerIP2", "brokerId", "brokerName", "brokerRole",
-        "configManagerVersion", "connectionsMax", "dLegerGroup", "dLegerPeers", "dLegerSelfId",
-        "duplicationEnable", "enableControllerMode", "enableDLegerCommitLog", "enableLmq",
-        "enableMultiDispatch", "enableSlaveActingMaster", "flushDiskType", "haListenPort", "listenPort",
-        "mappedFileSizeCommitLog", "mappedFileSizeConsumeQueue", "mappedFileSizeTimerLog", "maxHashSlotNum",
-        "maxIndexNum", "messageDelayLevel", "messageIndexEnable", "metricsExporterType",
-        "metricsPromExporterHost", "metricsPromExporterPort", "proposalQueueBytes", "reviveQueueNum",
-        "storePathCommitLog", "storePathRootDir", "storeType", "timerPrecisionMs", "timerRollWindowSlot",
-        "timerWheelEnable",
+        "bindAddress", "brokerClusterName", "brokerIP1", "brokerIP2", "brokerId", "brokerName",
+        "brokerRole", "cleanResourceInterval", "configManagerVersion", "connectionsMax", "dLegerGroup",
+        "dLegerPeers", "dLegerSelfId", "duplicationEnable", "enableControllerMode", "enableDLegerCommitLog",
+        "enableLmq", "enableMultiDispatch", "enableSlaveActingMaster", "flushDiskType",
+        "flushIntervalCommitLog", "haListenPort", "heldPullsMax", "listenPort", "mappedFileSizeCommitLog",
+        "mappedFileSizeConsumeQueue", "mappedFileSizeTimerLog", "maxHashSlotNum", "maxIndexNum",
+        "messageDelayLevel", "messageIndexEnable", "metricsExporterType", "metricsPromExporterHost",
+        "metricsPromExporterPort", "proposalQueueBytes", "requestsInFlightMax", "reviveQueueNum",
+        "serverChannelMaxIdleTimeSeconds", "storePathCommitLog", "storePathRootDir", "storeType",
+        "timerPrecisionMs", "timerRollWindowSlot", "timerWheelEnable", "waitTimeMillsInSendQueue",
     ];
     const BLACK_LIST: &'static [&'static str] = &["brokerConfigPath", "configBlackList", "rocketmqHome"];
 

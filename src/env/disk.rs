@@ -156,6 +156,8 @@ impl Disk {
     /// Makes the entries of a folder durable.
     pub fn sync_folder(&self, path: &Path) -> io::Result<()> {
         self.check_sync()?;
+        // The parent of a bare file name is empty and means the current folder.
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         fs::File::open(path)?.sync_all()
     }
 

@@ -13,11 +13,11 @@ pub enum NameError {
     #[error("The specified {0} is blank.")]
     Blank(&'static str),
     /// The name has a character outside `%|a-zA-Z0-9_-`.
-    #[error("The specified {0} contains illegal characters, allowing only ^[%|a-zA-Z0-9_-]+$")]
-    Illegal(&'static str),
+    #[error("The specified {0}: {1}, contains illegal characters, allowing only ^[%|a-zA-Z0-9_-]+$")]
+    Illegal(&'static str, String),
     /// The name is longer than its limit in bytes.
-    #[error("The specified {0} is longer than {1} characters.")]
-    TooLong(&'static str, usize),
+    #[error("The specified {0}: {1}, is longer than {0} max length: {2}")]
+    TooLong(&'static str, String, usize),
 }
 
 const TOPIC_LENGTH_MAX: usize = 127;
@@ -143,10 +143,10 @@ fn check(text: &str, what: &'static str, max: usize) -> Result<(), NameError> {
         return Err(NameError::Blank(what));
     }
     if !text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'%' | b'|' | b'_' | b'-')) {
-        return Err(NameError::Illegal(what));
+        return Err(NameError::Illegal(what, text.to_owned()));
     }
     if text.len() > max {
-        return Err(NameError::TooLong(what, max));
+        return Err(NameError::TooLong(what, text.to_owned(), max));
     }
     Ok(())
 }
