@@ -89,7 +89,6 @@ fn sources() -> Vec<(String, String)> {
         .collect()
 }
 
-#[expect(clippy::disallowed_methods, reason = "a test reads the sources")]
 fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).expect("a source folder") {
         let path = entry.expect("an entry").path();

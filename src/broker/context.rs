@@ -87,6 +87,15 @@ impl Context {
         self.topic(&name)
     }
 
+    /// Makes a topic if it is not there, and waits until the name servers know it, or for a while.
+    pub(crate) async fn ensure_topic_known(&self, config: TopicConfig) -> Result<(), Error> {
+        if self.metadata.topics().get(&config.topic_name).is_none() {
+            self.ensure_topic(config).await?;
+            self.announcer.topics_changed_and_known().await;
+        }
+        Ok(())
+    }
+
     /// Makes the topic of a message that a producer sends to an unknown topic.
     ///
     /// Source: RocketMQ `TopicConfigManager.createTopicInSendMessageMethod`.

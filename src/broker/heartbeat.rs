@@ -35,7 +35,8 @@ pub(crate) async fn heartbeat(
         let group = context.group(&consumer.group_name).await?;
         if let Ok(queues @ 1..) = u32::try_from(group.retry_queue_nums) {
             let retry = Topic::retry_of(&consumer.group_name);
-            context.ensure_topic(TopicConfig::new(retry, queues, Perm::READ_WRITE)).await?;
+            // Tools ask for the route of the retry topic as soon as the client has its answer.
+            context.ensure_topic_known(TopicConfig::new(retry, queues, Perm::READ_WRITE)).await?;
         }
         if let Some(changed) = clients.register_consumer(consumer, client.clone()) {
             notify(context, &changed);

@@ -74,9 +74,6 @@ pub(crate) enum Error {
     /// The client did not answer.
     #[error("{0}")]
     ClientTimeout(String),
-    /// The broker takes nothing now.
-    #[error("{0}")]
-    Unavailable(String),
     /// Too much to do.
     #[error("{0}")]
     Busy(String),
@@ -127,7 +124,6 @@ impl Error {
             Self::QueryNotFound(_) => ResponseCode::QueryNotFound,
             Self::ConsumerNotOnline(_) => ResponseCode::ConsumerNotOnline,
             Self::ClientTimeout(_) => ResponseCode::ConsumeMsgTimeout,
-            Self::Unavailable(_) => ResponseCode::ServiceNotAvailable,
             Self::Busy(_) => ResponseCode::SystemBusy,
         }
     }
@@ -184,7 +180,6 @@ mod tests {
             (Error::QueryNotFound(text()), 22),
             (Error::ConsumerNotOnline(text()), 206),
             (Error::ClientTimeout(text()), 207),
-            (Error::Unavailable(text()), 14),
             (Error::Busy(text()), 2),
         ] {
             assert_eq!(error.code().number(), number, "{error:?}");

@@ -75,6 +75,9 @@ pub(crate) async fn handle(
                 unique_key
             }
         };
+        // Consumers read these of the message, as Java's broker stores them.
+        properties.set(key::MSG_REGION, &config.region_id);
+        properties.set(key::TRACE_ON, if config.trace_on { "true" } else { "false" });
         properties.set(key::CLUSTER, &config.broker_cluster_name);
         super::delay::park(&config, &header, &mut target, &mut properties)?;
         (sender.single_draft(&target, &body, &properties)?, Some(unique_key))
