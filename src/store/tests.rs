@@ -338,7 +338,7 @@ fn two_brokers_cannot_open_one_store() {
     let fixture = Fixture::new();
     let lock = fixture.config().root.join("lock");
     Disk::real().make_folder(&fixture.config().root).unwrap();
-    // POSIX locks are per process: another process has to hold it.
+    // As Java would hold it.
     let mut holder = std::process::Command::new("python3")
         .args(["-c", "import fcntl,sys; f=open(sys.argv[1],'w'); fcntl.lockf(f,fcntl.LOCK_EX); print('held',flush=True); sys.stdin.read()"])
         .arg(&lock)
@@ -353,6 +353,15 @@ fn two_brokers_cannot_open_one_store() {
     holder.kill().unwrap();
     holder.wait().unwrap();
     assert!(refused);
+}
+
+#[test]
+fn one_process_cannot_open_a_store_twice() {
+    let fixture = Fixture::new();
+    let store = fixture.open();
+    assert!(matches!(fixture.try_open(), Err(Error::Locked(_))));
+    drop(store);
+    fixture.open();
 }
 
 #[test]
