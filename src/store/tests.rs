@@ -405,6 +405,30 @@ fn a_topic_made_again_after_its_deletion_starts_at_zero_also_after_a_kill() {
     assert_eq!(fixture.open().bodies("T", 0), numbered(0, 3));
 }
 
+/// What is deleted first must not be missed by a recovery that reads the log again.
+#[test]
+fn a_broker_that_dies_while_it_deletes_a_topic_loses_nothing_of_other_topics() {
+    let fixture = Fixture::new();
+    let mut store = fixture.open();
+    store.send("T", 0, "m0").unwrap();
+    store.store.checkpoint_now().unwrap();
+    for n in 1..4 {
+        store.send("T", 0, &format!("m{n}")).unwrap();
+        store.send("U", 0, &format!("m{n}")).unwrap();
+    }
+    store.writer.forget_topic(&Topic::new("T"));
+    // It dies as soon as it wants to make anything durable.
+    fixture.faults.sync_fails.store(true, Ordering::Relaxed);
+    assert!(store.committer.forget_topic(&Topic::new("T")).is_err());
+    drop(store);
+    fixture.faults.sync_fails.store(false, Ordering::Relaxed);
+    let mut store = fixture.open();
+    assert_eq!(store.bodies("U", 0), numbered(1, 4));
+    store.send("U", 0, "m4").unwrap();
+    drop(store);
+    assert_eq!(fixture.open().bodies("U", 0), numbered(1, 5));
+}
+
 #[test]
 fn lost_queues_are_made_again_from_the_log() {
     let fixture = Fixture::new();
