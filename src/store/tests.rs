@@ -430,6 +430,34 @@ fn a_broker_that_dies_while_it_deletes_a_topic_loses_nothing_of_other_topics() {
 }
 
 #[test]
+fn a_checkpoint_behind_the_end_of_a_shortened_log_does_not_come_into_force_later() {
+    let fixture = Fixture::new();
+    let mut store = fixture.open();
+    let mut sent = 0;
+    let mut send_up_to = |store: &mut TestStore, position: u64| {
+        while store.store.log.written().0 < position {
+            store.send("T", 0, &format!("m{sent}")).unwrap();
+            sent += 1;
+        }
+        store.bodies("T", 0)
+    };
+    send_up_to(&mut store, SEGMENT + 1000);
+    store.close();
+    Disk::real().remove(&fixture.segment(SEGMENT)).unwrap();
+    let mut store = fixture.open();
+    let before = store.bodies("T", 0);
+    assert!(!before.is_empty());
+    let expected = send_up_to(&mut store, SEGMENT + 200);
+    drop(store);
+    let mut store = fixture.open();
+    assert_eq!(store.bodies("T", 0), expected);
+    assert!(store.store.log.written().0 < SEGMENT + 1000, "{}", store.store.log.written());
+    store.send("T", 0, "last").unwrap();
+    drop(store);
+    assert_eq!(fixture.open().bodies("T", 0).len(), expected.len() + 1);
+}
+
+#[test]
 fn lost_queues_are_made_again_from_the_log() {
     let fixture = Fixture::new();
     let mut store = fixture.open();
