@@ -4,8 +4,13 @@
 mod admin;
 mod architecture;
 mod broker_admin;
+mod consumers;
 mod harness;
 mod kill;
+mod limits;
 mod namesrv;
+mod pull;
+mod recovery;
+mod send;
 mod up;
 mod wire;

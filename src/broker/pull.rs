@@ -45,6 +45,9 @@ pub(crate) async fn handle(pulls: &Arc<Pulls>, request: &Command) -> Result<Answ
     if header.sys_flag & FLAG_COMMIT_OFFSET != 0 && header.commit_offset >= 0 {
         pulls.commit(&pull, header.commit_offset);
     }
+    if header.queue_offset < 0 {
+        return Ok(Answer::Now(pulls.answer_below_min(&pull)));
+    }
     let pulls = Arc::clone(pulls);
     if pull.is_hot(&pulls.context) {
         let read = pull.read(&pulls)?;
@@ -117,7 +120,7 @@ impl Pulls {
             group,
             topic: header.topic.clone(),
             queue_id: QueueId(queue_id),
-            // Java takes any number; a negative one is below min.
+            // Java takes any number; a negative one is below min, see `answer_below_min`.
             offset: QueueOffset(u64::try_from(header.queue_offset).unwrap_or(0)),
             count_max: usize::try_from(header.max_msg_nums).unwrap_or(0),
             tags,
@@ -228,6 +231,23 @@ impl Pulls {
             .with_header(&self.header(pull, read, read.next))
             .with_remark(read.status.name());
         if read.records.is_empty() { response } else { response.with_body(read.records.clone()) }
+    }
+
+    /// Answers a pull from a negative offset, which is below any min.
+    fn answer_below_min(&self, pull: &Pull) -> Command {
+        let zero = QueueOffset(0);
+        let queue = self.context.store().queues().get(&pull.topic, pull.queue_id);
+        let (min, max) =
+            queue.as_ref().map_or((zero, zero), |queue| (queue.min_offset(), queue.max_offset()));
+        let status = match queue {
+            None => ReadStatus::NoMatchedLogicQueue,
+            Some(_) if max == zero => ReadStatus::NoMessageInQueue,
+            Some(_) => ReadStatus::OffsetTooSmall,
+        };
+        let read = Read { status, next: min, min, max, records: Vec::new(), bytes: 0, cold: false };
+        Command::response(ResponseCode::PullOffsetMoved)
+            .with_header(&self.header(pull, &read, read.next))
+            .with_remark(status.name())
     }
 
     fn reset_answer(&self, pull: &Pull, read: &Read, offset: QueueOffset) -> Command {

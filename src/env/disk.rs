@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
+use rustix::fs::FlockOperation;
+
 /// The kernel takes no more pieces in one call (`UIO_MAXIOV`).
 const IOVECS_MAX: usize = 1024;
 
@@ -27,6 +29,19 @@ pub struct Faults {
     pub used_percent: AtomicI64,
     /// Number of successful syncs.
     pub syncs: AtomicU64,
+}
+
+/// A locked file; unlocked when dropped.
+#[derive(Debug)]
+pub struct Lock {
+    file: fs::File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that is just being started has the file open, too.
+        let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+    }
 }
 
 /// How full the file system of a path is.
@@ -175,19 +190,22 @@ impl Disk {
         Ok(DiskUsage { total_bytes, free_bytes })
     }
 
-    /// Takes an exclusive lock on a file, made if absent, and holds it until the returned file is dropped.
-    /// `WouldBlock` if another process holds it.
-    pub fn lock(&self, path: &Path) -> io::Result<File> {
-        let file = self.open(path, true)?;
-        rustix::fs::fcntl_lock(&file.file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(
-            |error| match error {
+    /// Takes an exclusive lock on a file, made if absent.
+    /// `WouldBlock` if somebody holds it, in this process or another.
+    pub fn lock(&self, path: &Path) -> io::Result<Lock> {
+        let file = self.open(path, true)?.file;
+        // Two locks: Java looks at the POSIX lock, which does not keep the same process out; flock does.
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        let lock = Lock { file };
+        rustix::fs::fcntl_lock(&lock.file, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
+            match error {
                 rustix::io::Errno::ACCESS | rustix::io::Errno::AGAIN => {
                     io::Error::from(ErrorKind::WouldBlock)
                 }
                 other => io::Error::from(other),
-            },
-        )?;
-        Ok(file)
+            }
+        })?;
+        Ok(lock)
     }
 
     fn check_sync(&self) -> io::Result<()> {

@@ -9,7 +9,7 @@ mod mmap;
 mod random;
 
 pub use clock::Clock;
-pub use disk::{Disk, DiskUsage, Faults, File};
+pub use disk::{Disk, DiskUsage, Faults, File, Lock};
 pub use logging::start_logging;
 pub use machine::memory_bytes;
 pub use mmap::Map;

@@ -92,8 +92,8 @@ impl NoReplication {
                 threads.push(spawn("log-syncer", Box::new(move || sync(&from_writer, &committer)))?);
             }
         }
-        let (q, m) = (Arc::clone(&queue), Arc::clone(&metadata));
-        let applier = spawn("metadata", Box::new(move || apply_changes(&incoming, &m, &q)))?;
+        let (q, m, s) = (Arc::clone(&queue), Arc::clone(&metadata), Arc::clone(&store));
+        let applier = spawn("metadata", Box::new(move || apply_changes(&incoming, &m, &q, &s)))?;
         Ok(Self {
             store,
             metadata,
@@ -256,11 +256,18 @@ fn forget_visible(committer: &Committer, forget: Forget) {
     let _ = forget.answer.send(forgotten);
 }
 
-fn apply_changes(incoming: &mpsc::Receiver<Change>, metadata: &Metadata, queue: &AppendQueue) {
+fn apply_changes(incoming: &mpsc::Receiver<Change>, metadata: &Metadata, queue: &AppendQueue, store: &Store) {
     while let Ok(first) = incoming.recv() {
         let mut answers = Vec::new();
         for Change { command, answer } in std::iter::once(first).chain(incoming.try_iter().take(CHANGES_MAX))
         {
+            if let MetadataCommand::DeleteTopic(_) = command
+                && let Err(error) = store.checkpoint_now()
+            {
+                // Deleting needs a checkpoint. Nothing has changed yet if the disk is too full for one.
+                let _ = answer.send(Err(error.into()));
+                continue;
+            }
             metadata.apply(&command);
             let forgotten = match command {
                 MetadataCommand::DeleteTopic(topic) => forget(topic, queue),

@@ -484,14 +484,14 @@ impl ConsumeQueues {
         Ok(())
     }
 
-    /// Removes a topic's queues and their files.
+    /// Removes a topic's queues and their files, durably: they must not come back beside a new topic of that name.
     pub(super) fn remove_topic(&self, topic: &Topic) -> Result<()> {
         let removed = self.topics.write().unwrap_or_else(PoisonError::into_inner).remove(topic);
         for queue in removed.into_iter().flatten().flatten() {
             queue.lock().deleted = true;
         }
         let folder = self.folder.join(topic.as_str());
-        match self.disk.remove_folder(&folder) {
+        match self.disk.remove_folder(&folder).and_then(|()| self.disk.sync_folder(&self.folder)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(Error::io("remove queue folder", &folder, error))
             }

@@ -88,9 +88,10 @@ impl Committer {
 
     /// Forgets a topic's queues and their files.
     pub fn forget_topic(&self, topic: &Topic) -> Result<()> {
-        self.store.queues.remove_topic(topic)?;
-        // Recovery must not read the topic's records again: a new topic of that name starts at offset 0.
-        self.store.checkpoint_now()
+        // Recovery must not read the topic's records again: without their queue they would seem out of order and end
+        // the log, and a new topic of that name starts at offset 0. So the checkpoint comes first.
+        self.store.checkpoint_now()?;
+        self.store.queues.remove_topic(topic)
     }
 }
 

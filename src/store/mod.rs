@@ -33,7 +33,7 @@ pub use read::{Boundary, Read, ReadLimits, ReadStatus};
 pub use recovery::Opened;
 pub use retention::Retention;
 
-use crate::env::{Clock, Disk, File};
+use crate::env::{Clock, Disk, Lock};
 use crate::model::PhysicalOffset;
 use checkpoint::Checkpoint;
 
@@ -123,7 +123,7 @@ pub struct Store {
     failure: OnceLock<String>,
     listener: Listener,
     /// Held so that no other broker opens the same folder.
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Store {

@@ -134,6 +134,10 @@ impl Store {
         self.index.clip(end);
         self.log.start_at(end, plan.scan_from);
         self.dispatched.store(end.0, Ordering::Release);
+        if state.ours.is_some_and(|ours| ours.dispatched > end) {
+            // When the log has grown past that position again, it would count for records that it never saw.
+            self.checkpoint.write(CheckpointState::default())?;
+        }
         if !clean || records > 0 {
             let elapsed_ms = self.clock.elapsed(started).as_millis();
             // The flush thread makes the checkpoint: syncing what the killed process left may take long.

@@ -338,7 +338,7 @@ fn two_brokers_cannot_open_one_store() {
     let fixture = Fixture::new();
     let lock = fixture.config().root.join("lock");
     Disk::real().make_folder(&fixture.config().root).unwrap();
-    // POSIX locks are per process: another process has to hold it.
+    // As Java would hold it.
     let mut holder = std::process::Command::new("python3")
         .args(["-c", "import fcntl,sys; f=open(sys.argv[1],'w'); fcntl.lockf(f,fcntl.LOCK_EX); print('held',flush=True); sys.stdin.read()"])
         .arg(&lock)
@@ -353,6 +353,15 @@ fn two_brokers_cannot_open_one_store() {
     holder.kill().unwrap();
     holder.wait().unwrap();
     assert!(refused);
+}
+
+#[test]
+fn one_process_cannot_open_a_store_twice() {
+    let fixture = Fixture::new();
+    let store = fixture.open();
+    assert!(matches!(fixture.try_open(), Err(Error::Locked(_))));
+    drop(store);
+    fixture.open();
 }
 
 #[test]
@@ -394,6 +403,58 @@ fn a_topic_made_again_after_its_deletion_starts_at_zero_also_after_a_kill() {
     }
     drop(store);
     assert_eq!(fixture.open().bodies("T", 0), numbered(0, 3));
+}
+
+/// What is deleted first must not be missed by a recovery that reads the log again.
+#[test]
+fn a_broker_that_dies_while_it_deletes_a_topic_loses_nothing_of_other_topics() {
+    let fixture = Fixture::new();
+    let mut store = fixture.open();
+    store.send("T", 0, "m0").unwrap();
+    store.store.checkpoint_now().unwrap();
+    for n in 1..4 {
+        store.send("T", 0, &format!("m{n}")).unwrap();
+        store.send("U", 0, &format!("m{n}")).unwrap();
+    }
+    store.writer.forget_topic(&Topic::new("T"));
+    // It dies as soon as it wants to make anything durable.
+    fixture.faults.sync_fails.store(true, Ordering::Relaxed);
+    assert!(store.committer.forget_topic(&Topic::new("T")).is_err());
+    drop(store);
+    fixture.faults.sync_fails.store(false, Ordering::Relaxed);
+    let mut store = fixture.open();
+    assert_eq!(store.bodies("U", 0), numbered(1, 4));
+    store.send("U", 0, "m4").unwrap();
+    drop(store);
+    assert_eq!(fixture.open().bodies("U", 0), numbered(1, 5));
+}
+
+#[test]
+fn a_checkpoint_behind_the_end_of_a_shortened_log_does_not_come_into_force_later() {
+    let fixture = Fixture::new();
+    let mut store = fixture.open();
+    let mut sent = 0;
+    let mut send_up_to = |store: &mut TestStore, position: u64| {
+        while store.store.log.written().0 < position {
+            store.send("T", 0, &format!("m{sent}")).unwrap();
+            sent += 1;
+        }
+        store.bodies("T", 0)
+    };
+    send_up_to(&mut store, SEGMENT + 1000);
+    store.close();
+    Disk::real().remove(&fixture.segment(SEGMENT)).unwrap();
+    let mut store = fixture.open();
+    let before = store.bodies("T", 0);
+    assert!(!before.is_empty());
+    let expected = send_up_to(&mut store, SEGMENT + 200);
+    drop(store);
+    let mut store = fixture.open();
+    assert_eq!(store.bodies("T", 0), expected);
+    assert!(store.store.log.written().0 < SEGMENT + 1000, "{}", store.store.log.written());
+    store.send("T", 0, "last").unwrap();
+    drop(store);
+    assert_eq!(fixture.open().bodies("T", 0).len(), expected.len() + 1);
 }
 
 #[test]

@@ -2,6 +2,10 @@
 //!
 //! Everything listens on free ports of 127.0.0.1, keeps its data in a temporary folder, and ends with the test.
 
+mod processes;
+mod requests;
+mod socket;
+
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -15,6 +19,10 @@ use quorate::env::{Clock, Disk};
 use quorate::namesrv;
 use quorate::remoting::{CallError, Client, ClientConfig, Command};
 use tempfile::TempDir;
+
+pub(crate) use processes::Processes;
+pub(crate) use requests::*;
+pub(crate) use socket::{Socket, notified_group};
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -66,6 +74,24 @@ impl TestCluster {
         self.broker = Some(running);
     }
 
+    /// Starts another broker on a copy of the store: it finds what a broker killed at this moment would leave.
+    pub(crate) async fn start_on_a_copy(&self) -> broker::Running {
+        let copy = self.folder.path().join("copy");
+        let store = &self.config.store_path_root_dir;
+        let copied = Process::new("cp").arg("-a").arg(store).arg(&copy).status().expect("cp runs");
+        assert!(copied.success());
+        let port = broker_port();
+        let config = BrokerConfig {
+            store_path_commit_log: copy.join("commitlog"),
+            store_path_root_dir: copy,
+            listen_port: port,
+            ha_listen_port: port + 1,
+            namesrv_addr: None,
+            ..self.config.clone()
+        };
+        broker::start(Loaded::of(config), Disk::real(), Clock::system()).await.expect("a broker starts")
+    }
+
     /// Stops the broker as SIGTERM does.
     pub(crate) async fn stop_broker(&mut self) {
         if let Some(broker) = self.broker.take() {
@@ -79,6 +105,16 @@ impl TestCluster {
 
     pub(crate) fn namesrv_addr(&self) -> String {
         self.namesrv.as_ref().expect("the name server runs").addr().to_string()
+    }
+
+    /// Returns a client with a connection of its own to the broker.
+    pub(crate) fn peer(&self) -> Peer {
+        Peer::new(self.broker_addr())
+    }
+
+    /// Opens a bare connection to the broker.
+    pub(crate) async fn socket(&self) -> Socket {
+        Socket::open(&self.broker_addr()).await
     }
 
     /// Asks the broker.
@@ -195,6 +231,11 @@ impl ChildProcess {
         self.child.wait().expect("a killed child ends");
     }
 
+    /// Waits until the process ends by itself.
+    pub(crate) fn wait(&mut self) -> std::process::ExitStatus {
+        self.child.wait().expect("a child ends")
+    }
+
     /// Sends SIGTERM and waits for the end.
     pub(crate) fn terminate(&mut self) -> std::process::ExitStatus {
         let pid = self.child.id().to_string();
@@ -248,22 +289,25 @@ pub(crate) fn start_namesrv(folder: &Path) -> (ChildProcess, SocketAddr) {
 
 /// Starts `mqbroker` with overrides on a port and store of choice.
 pub(crate) fn start_broker(namesrv: SocketAddr, port: u16, store: &Path, overrides: &[&str]) -> ChildProcess {
-    let store = store.display();
-    let mut child = ChildProcess::start(
-        "mqbroker",
-        Process::new(env!("CARGO_BIN_EXE_mqbroker"))
-            .args(["-n", &namesrv.to_string()])
-            .args([
-                "brokerName=broker-a".to_owned(),
-                "brokerIP1=127.0.0.1".to_owned(),
-                "bindAddress=127.0.0.1".to_owned(),
-                format!("listenPort={port}"),
-                format!("storePathRootDir={store}"),
-            ])
-            .args(overrides),
-    );
+    let mut child = ChildProcess::start("mqbroker", &mut broker_process(namesrv, port, store, overrides));
     child.wait_for_line("boot success", Duration::from_secs(60));
     child
+}
+
+/// Returns the process that [`start_broker`] starts.
+pub(crate) fn broker_process(namesrv: SocketAddr, port: u16, store: &Path, overrides: &[&str]) -> Process {
+    let mut process = Process::new(env!("CARGO_BIN_EXE_mqbroker"));
+    process
+        .args(["-n", &namesrv.to_string()])
+        .args([
+            "brokerName=broker-a".to_owned(),
+            "brokerIP1=127.0.0.1".to_owned(),
+            "bindAddress=127.0.0.1".to_owned(),
+            format!("listenPort={port}"),
+            format!("storePathRootDir={}", store.display()),
+        ])
+        .args(overrides);
+    process
 }
 
 /// Says whether the Java test clients can be run; fails in CI, where they must.
