@@ -85,7 +85,8 @@ async fn members_hear_of_each_other_s_coming_and_going() {
 #[tokio::test]
 async fn only_a_change_of_topics_is_notified_and_broadcast_groups_are_left_alone() {
     let cluster = TestCluster::start().await;
-    let steps: [(&[(&str, &str, i64)], usize); 5] = [
+    type Subscriptions = &'static [(&'static str, &'static str, i64)];
+    let steps: [(Subscriptions, usize); 5] = [
         (&[("T", "*", 1)], 0),
         (&[("T", "A", 2)], 0),
         (&[("T", "A", 2), ("U", "*", 2)], 1),

@@ -12,8 +12,8 @@ use quorate::remoting::header::PullMessageResponseHeader;
 use tokio::time::Instant;
 
 use crate::harness::{
-    COMMIT, Consumer, Outgoing, Peer, Pull, SUBSCRIPTION, SUSPEND, Socket, TestCluster, next_begin,
-    property_string, records, texts, wait,
+    COMMIT, Consumer, Outgoing, Peer, Pull, SUBSCRIPTION, SUSPEND, Socket, TestCluster, next_begin, records,
+    texts, wait,
 };
 
 /// Longer than a test.

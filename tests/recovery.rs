@@ -24,7 +24,10 @@ const LOAD: usize = 200;
 
 /// What was acknowledged: body and offset message id by queue and offset.
 #[derive(Debug, Clone, Default)]
-struct Acknowledged(Arc<Mutex<BTreeMap<(i32, i64), (String, String)>>>);
+struct Acknowledged(Arc<Mutex<ByOffset>>);
+
+/// Key and text by queue and queue offset.
+type ByOffset = BTreeMap<(i32, i64), (String, String)>;
 
 impl Acknowledged {
     fn len(&self) -> usize {

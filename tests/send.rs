@@ -421,8 +421,11 @@ fn short_delays(config: &mut quorate::config::BrokerConfig) {
     config.message_delay_level = "1s 2s".into();
 }
 
+/// Body, flag and properties.
+type BatchPart<'a> = (&'static str, i32, &'a [(&'a str, &'a str)]);
+
 /// Joins messages, each a body, a flag and properties.
-fn batch(messages: &[(&'static str, i32, &[(&str, &str)])]) -> Vec<u8> {
+fn batch(messages: &[BatchPart<'_>]) -> Vec<u8> {
     let messages: Vec<_> = messages
         .iter()
         .map(|(body, flag, properties)| BatchMessage {

@@ -124,8 +124,10 @@ async fn serve(configs: Vec<Loaded<BrokerConfig>>) -> Result<(), String> {
         _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
         _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
         reason = any_failed(&running) => {
-            // Nothing may be written any more, so there is nothing to close: the next start recovers.
-            return Err(format!("the store failed: {reason}"));
+            // Nothing may be written any more, so there is nothing to close: the next start recovers. Waiting for
+            // threads would wait for the disk that failed.
+            eprintln!("mqbroker: the store failed: {reason}");
+            std::process::exit(1);
         }
     }
     stop(running).await

@@ -2,6 +2,7 @@
 //! so that tests can hand in a clock that jumps and a disk that fails.
 
 mod clock;
+mod date;
 mod disk;
 mod logging;
 mod machine;
@@ -9,6 +10,7 @@ mod mmap;
 mod random;
 
 pub use clock::Clock;
+pub use date::civil;
 pub use disk::{Disk, DiskUsage, Faults, File, Lock};
 pub use logging::start_logging;
 pub use machine::memory_bytes;

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Error, Result};
-use crate::env::{Clock, Disk, File};
+use crate::env::{Clock, Disk, File, civil};
 use crate::message::{Record, SysFlag, java_hash, key};
 use crate::model::{PhysicalOffset, Topic};
 
@@ -540,17 +540,8 @@ fn key_hash(text: &str) -> u32 {
 
 /// Returns the time as yyyyMMddHHmmssSSS, UTC.
 fn file_name(now_ms: i64) -> String {
-    let (days, ms) = (now_ms.div_euclid(86_400_000), now_ms.rem_euclid(86_400_000));
-    // Civil date from days, by Howard Hinnant's algorithm.
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_shifted + 2) / 5 + 1;
-    let month = if month_shifted < 10 { month_shifted + 3 } else { month_shifted - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let ms = now_ms.rem_euclid(86_400_000);
+    let (year, month, day) = civil(now_ms.div_euclid(86_400_000));
     let (hour, minute, second) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60);
     format!("{year:04}{month:02}{day:02}{hour:02}{minute:02}{second:02}{:03}", ms % 1000)
 }

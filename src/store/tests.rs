@@ -339,13 +339,17 @@ fn two_brokers_cannot_open_one_store() {
     let lock = fixture.config().root.join("lock");
     Disk::real().make_folder(&fixture.config().root).unwrap();
     // As Java would hold it.
-    let mut holder = std::process::Command::new("python3")
+    let holder = std::process::Command::new("python3")
         .args(["-c", "import fcntl,sys; f=open(sys.argv[1],'w'); fcntl.lockf(f,fcntl.LOCK_EX); print('held',flush=True); sys.stdin.read()"])
         .arg(&lock)
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())
-        .spawn()
-        .expect("python3");
+        .spawn();
+    let Ok(mut holder) = holder else {
+        assert!(std::env::var_os("CI").is_none(), "CI needs python3");
+        eprintln!("SKIPPED: python3 is needed to hold a lock as Java does");
+        return;
+    };
     let mut line = String::new();
     std::io::BufRead::read_line(&mut std::io::BufReader::new(holder.stdout.as_mut().unwrap()), &mut line)
         .unwrap();

@@ -8,7 +8,7 @@ mod socket;
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command as Process, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -206,10 +206,6 @@ impl ChildProcess {
         Self { child, output, name: name.into() }
     }
 
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Waits until the process has printed `text`.
     pub(crate) fn wait_for_line(&mut self, text: &str, within: Duration) {
         let deadline = deadline(within);
@@ -324,9 +320,4 @@ pub(crate) fn java_clients() -> Option<String> {
     assert!(std::env::var_os("CI").is_none(), "CI needs the Java clients: {reason}");
     eprintln!("SKIPPED: the Java clients cannot be built (Java 17 and Maven are needed): {reason}");
     None
-}
-
-/// Returns where a file of the test's sources is.
-pub(crate) fn source_path(relative: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(relative)
 }

@@ -315,10 +315,6 @@ impl Peer {
         answer
     }
 
-    pub(crate) async fn oneway(&self, request: Command) {
-        self.client.oneway(&self.address, request, CALL_TIMEOUT).await.unwrap();
-    }
-
     /// Sends a message, which must be taken.
     pub(crate) async fn send(&self, message: &Outgoing<'_>) -> SendMessageResponseHeader {
         self.ok(message.v2()).await.header().unwrap()
