@@ -4,6 +4,7 @@
 mod admin;
 mod architecture;
 mod broker_admin;
+mod compat;
 mod consumers;
 mod harness;
 mod kill;

@@ -49,17 +49,20 @@ impl Drop for Lock {
 pub struct DiskUsage {
     /// Size in bytes.
     pub total_bytes: u64,
+    /// Bytes in use.
+    pub used_bytes: u64,
     /// Bytes that an ordinary user may still write.
     pub free_bytes: u64,
 }
 
 impl DiskUsage {
-    /// Returns the used share, 0.0 to 1.0.
+    /// Returns the used share of what an ordinary user may use, 0.0 to 1.0, as `df` and Java do: some blocks are
+    /// neither used nor free, since the file system keeps them back.
     pub fn ratio(&self) -> f64 {
-        if self.total_bytes == 0 {
-            return 0.0;
+        match self.used_bytes + self.free_bytes {
+            0 => 0.0,
+            usable => self.used_bytes as f64 / usable as f64,
         }
-        1.0 - self.free_bytes as f64 / self.total_bytes as f64
     }
 }
 
@@ -180,14 +183,16 @@ impl Disk {
     pub fn usage(&self, path: &Path) -> io::Result<DiskUsage> {
         let stat = rustix::fs::statvfs(path)?;
         let total_bytes = stat.f_blocks * stat.f_frsize;
+        let mut used_bytes = stat.f_blocks.saturating_sub(stat.f_bfree) * stat.f_frsize;
         let mut free_bytes = stat.f_bavail * stat.f_frsize;
         if let Some(faults) = &self.faults {
             let used = faults.used_percent.load(Ordering::Relaxed);
             if used != 0 {
+                used_bytes = total_bytes / 100 * u64::try_from(used).unwrap_or(0);
                 free_bytes = total_bytes / 100 * u64::try_from(100 - used).unwrap_or(0);
             }
         }
-        Ok(DiskUsage { total_bytes, free_bytes })
+        Ok(DiskUsage { total_bytes, used_bytes, free_bytes })
     }
 
     /// Takes an exclusive lock on a file, made if absent.
@@ -412,4 +417,27 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_that_are_kept_back_count_neither_as_used_nor_as_free() {
+        let usage = DiskUsage { total_bytes: 100, used_bytes: 30, free_bytes: 20 };
+        assert_eq!(usage.ratio(), 0.6);
+        assert_eq!(DiskUsage { total_bytes: 0, used_bytes: 0, free_bytes: 0 }.ratio(), 0.0);
+    }
+
+    #[test]
+    fn a_disk_is_as_full_as_df_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let df =
+            std::process::Command::new("df").args(["--output=pcent"]).arg(folder.path()).output().unwrap();
+        let text = String::from_utf8(df.stdout).unwrap();
+        let percent: f64 = text.lines().nth(1).unwrap().trim().trim_end_matches('%').parse().unwrap();
+        let ratio = Disk::real().usage(folder.path()).unwrap().ratio();
+        assert!((ratio * 100.0 - percent).abs() < 3.0, "{ratio} and {percent} %");
+    }
 }
