@@ -8,7 +8,7 @@ mod socket;
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Process, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -320,4 +320,9 @@ pub(crate) fn java_clients() -> Option<String> {
     assert!(std::env::var_os("CI").is_none(), "CI needs the Java clients: {reason}");
     eprintln!("SKIPPED: the Java clients cannot be built (Java 17 and Maven are needed): {reason}");
     None
+}
+
+/// Returns where a file of the test's sources is.
+pub(crate) fn source_path(relative: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(relative)
 }
