@@ -322,7 +322,7 @@ pub(crate) fn java_clients() -> Option<String> {
     None
 }
 
-/// Returns where a file of the test's sources is.
+/// Returns where a file of the tests' sources is.
 pub(crate) fn source_path(relative: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(relative)
 }
