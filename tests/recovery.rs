@@ -83,7 +83,13 @@ impl Acknowledged {
             if number % 37 == 0 || number + 10 > acknowledged.len() {
                 assert_eq!(peer.by_id(id).await, *stored);
                 let key = body.split(' ').next().unwrap();
-                assert_eq!(peer.by_key(topic, key, false).await, std::slice::from_ref(stored));
+                let found = peer.by_key(topic, key, false).await;
+                assert_eq!(
+                    found,
+                    std::slice::from_ref(stored),
+                    "{key}, number {number} of {}",
+                    acknowledged.len()
+                );
             }
         }
     }
@@ -151,7 +157,12 @@ async fn topics_that_come_and_go_between_kills_leave_the_others_alone() {
     let mut broker = Processes::start(&SMALL);
     let kept = Acknowledged::default();
     for round in 0..10 {
-        // A topic of the same name, with messages of its own each time.
+        // A topic of the same name, with messages of its own each time; some of them lie before a checkpoint.
+        for queue_id in 0..QUEUES {
+            broker.peer().send(&Outgoing { topic: "Passing", queue_id, ..Outgoing::default() }).await;
+        }
+        assert!(broker.broker.terminate().success());
+        broker.start_broker();
         let peer = broker.peer();
         let passing = Acknowledged::default();
         let senders = passing.load(&peer, "Passing", round);
@@ -160,10 +171,17 @@ async fn topics_that_come_and_go_between_kills_leave_the_others_alone() {
         wait("a load on both topics", async || (passing.len() > 40 && kept.len() > enough).then_some(()))
             .await;
         if round % 2 == 0 {
-            // In the midst of its deletion, or shortly after.
             let deletion = tokio::spawn(async move { peer.try_call(delete("Passing")).await });
-            // The moment of a kill, not a wait for a condition.
-            tokio::time::sleep(Duration::from_millis(fastrand::u64(0..30))).await;
+            if round % 4 == 0 {
+                // As soon as its queues are gone.
+                let queues = broker.store().join("consumequeue/Passing");
+                while Disk::real().exists(&queues).unwrap() {
+                    tokio::task::yield_now().await;
+                }
+            } else {
+                // The moment of a kill, not a wait for a condition.
+                tokio::time::sleep(Duration::from_millis(fastrand::u64(0..30))).await;
+            }
             broker.broker.kill();
             let _ = deletion.await.unwrap();
         } else {

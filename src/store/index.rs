@@ -107,10 +107,11 @@ impl Index {
                 continue;
             }
             match IndexFile::open(&self.disk, &path, self.slots, self.entries) {
-                Ok(file) if file.lock().header.begin_position < end.0 || file.lock().header.next <= 1 => {
+                Ok(file) if file.lock().header.begin_position < end.0 && file.lock().header.next > 1 => {
                     files.push_back(Arc::new(file));
                 }
-                // The whole file is of records that are dispatched again, or it cannot be used.
+                // The whole file is of records that are dispatched again, or was only begun: behind it the one before
+                // may not be flushed, and only the last one is mended.
                 Ok(_) => self.remove(&path)?,
                 Err(error) => {
                     tracing::warn!(path = %path.display(), %error, "index file cannot be used and is removed");
@@ -549,6 +550,77 @@ fn file_name(now_ms: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::{Message, encode_record, patch_record};
+    use crate::model::QueueOffset;
+
+    /// Numbered records, 1000 bytes apart.
+    fn put(index: &Index, number: u64) {
+        let properties = format!("UNIQ_KEY\u{1}u{number}\u{2}");
+        let mut bytes = Vec::new();
+        let message = Message {
+            topic: "T",
+            queue_id: 0,
+            flag: 0,
+            sys_flag: SysFlag(0),
+            born_timestamp: 1,
+            born_host: "127.0.0.1:1".parse().unwrap(),
+            store_host: "127.0.0.1:2".parse().unwrap(),
+            reconsume_times: 0,
+            prepared_transaction_offset: 0,
+            body: b"x",
+            properties: &properties,
+        };
+        encode_record(&message, &mut bytes).unwrap();
+        patch_record(&mut bytes, QueueOffset(number), PhysicalOffset(number * 1000), 1_700_000_000_000);
+        index.put(&Record::decode(&bytes).unwrap()).unwrap();
+    }
+
+    fn positions(index: &Index, number: u64) -> Vec<u64> {
+        let query = IndexQuery {
+            topic: &Topic::new("T"),
+            key: &format!("u{number}"),
+            count_max: 9,
+            begin_timestamp: 0,
+            end_timestamp: i64::MAX,
+        };
+        index.query(&query).unwrap().into_iter().map(|position| position.0).collect()
+    }
+
+    #[test]
+    fn a_file_whose_flush_was_cut_short_is_mended_though_another_was_begun() {
+        let folder = tempfile::tempdir().unwrap();
+        // Two slots, so that all chains go through entries whose header was not written; five entries in a file.
+        let open =
+            || Index::new(folder.path().to_owned(), Disk::real(), Clock::manual(1_700_000_000_000), 2, 6);
+        let index = open();
+        index.load(PhysicalOffset(0)).unwrap();
+        (1..4).for_each(|number| put(&index, number));
+        index.flush().unwrap();
+        let paths = Disk::real().list(folder.path()).unwrap();
+        let first = Disk::real().open(&paths[0], false).unwrap();
+        let mut header = [0; HEADER_BYTES as usize];
+        first.read_exact_at(&mut header, 0).unwrap();
+        (4..8).for_each(|number| put(&index, number));
+        index.flush().unwrap();
+        drop(index);
+
+        // The process died when it had written the slots of the first file, but neither its header nor the second file.
+        first.write_all_at(&header, 0).unwrap();
+        let paths = Disk::real().list(folder.path()).unwrap();
+        assert_eq!(paths.len(), 2);
+        let second = Disk::real().open(&paths[1], false).unwrap();
+        second.zero(0, second.len().unwrap()).unwrap();
+
+        let index = open();
+        index.load(PhysicalOffset(4000)).unwrap();
+        for number in 1..4 {
+            assert_eq!(positions(&index, number), [number * 1000]);
+        }
+        (4..8).for_each(|number| put(&index, number));
+        for number in 1..8 {
+            assert_eq!(positions(&index, number), [number * 1000]);
+        }
+    }
 
     #[test]
     fn files_are_named_after_the_time() {
