@@ -3,12 +3,11 @@
 use super::context::Context;
 use crate::remoting::body::HaRuntimeInfo;
 use crate::remoting::{Command, ResponseCode};
-use crate::replication::Role;
 
 /// GET_BROKER_HA_STATUS: a broker without replicas is a master to which no slave is connected.
 pub(crate) fn status(context: &Context) -> Command {
     let body = HaRuntimeInfo {
-        master: matches!(*context.replication.role().borrow(), Role::Leader(_)),
+        master: context.replication.role().borrow().is_leader(),
         master_commit_log_max_offset: i64::try_from(context.store().log().committed().0).unwrap_or(i64::MAX),
         ..HaRuntimeInfo::default()
     };

@@ -15,7 +15,6 @@ use crate::model::{DataVersion, Perm, TopicConfig};
 use crate::remoting::body::{RegisterBrokerBody, TopicConfigAndMappingSerializeWrapper};
 use crate::remoting::header::{RegisterBrokerRequestHeader, UnregisterBrokerRequestHeader};
 use crate::remoting::{Client, Command, RequestCode, ResponseCode};
-use crate::replication::Role;
 
 /// How soon registration is tried again at a name server that did not take it.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
@@ -119,9 +118,7 @@ async fn register(context: &Context, client: &Client, failing: &mut BTreeSet<Str
 }
 
 fn request(context: &Context, config: &BrokerConfig) -> Command {
-    let term = match *context.replication.role().borrow() {
-        Role::Leader(term) | Role::Follower(term) => term,
-    };
+    let term = context.replication.role().borrow().term();
     let topics = context.metadata.topics().snapshot();
     let broker_perm = i32::try_from(config.broker_permission).unwrap_or(Perm::READ_WRITE.0);
     let topic_config_table = topics

@@ -95,6 +95,8 @@ impl Error {
                 | replication::Error::Failed(_) => ResponseCode::ServiceNotAvailable,
                 replication::Error::Busy { .. } => ResponseCode::SystemBusy,
                 replication::Error::Refused(_) => ResponseCode::MessageIllegal,
+                replication::Error::NoGroup => ResponseCode::RequestCodeNotSupported,
+                replication::Error::Group(_) => ResponseCode::SystemError,
             },
             Self::Store(error) => match error {
                 store::Error::Full { .. } | store::Error::Poisoned(_) => ResponseCode::ServiceNotAvailable,
@@ -158,6 +160,8 @@ mod tests {
             (Error::Replication(replication::Error::Full(text())), 14),
             (Error::Replication(replication::Error::Failed(text())), 14),
             (Error::Replication(replication::Error::Refused(text())), 13),
+            (Error::Replication(replication::Error::NoGroup), 3),
+            (Error::Replication(replication::Error::Group(text())), 1),
             (
                 Error::Replication(replication::Error::Busy {
                     queued_bytes: 1,

@@ -16,7 +16,6 @@ use crate::env::DiskUsage;
 use crate::model::PhysicalOffset;
 use crate::remoting::body::KvTable;
 use crate::remoting::{Answer, Command, ResponseCode};
-use crate::replication::Role;
 
 /// Java's name of the version whose protocol is spoken; tools compare it.
 const VERSION: &str = "V5_5_0";
@@ -34,7 +33,7 @@ fn table(context: &Context, stats: &Stats) -> Result<KvTable, Error> {
     put_store(&mut table, context)?;
     put_delay(&mut table, context);
     put_queues(&mut table, context);
-    let active = matches!(*context.replication.role().borrow(), Role::Leader(_));
+    let active = context.replication.role().borrow().is_leader();
     table.put("brokerActive", active);
     table.put("brokerVersionDesc", VERSION);
     table.put("startAcceptSendRequestTimeStamp", context.config().start_accept_send_request_time_stamp);

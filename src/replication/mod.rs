@@ -9,6 +9,8 @@
 mod none;
 mod pending;
 mod queue;
+mod settings;
+mod status;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +20,8 @@ use tokio::sync::watch;
 pub use none::FlushMode;
 pub use pending::{PendingAppend, PendingChange};
 pub use queue::QueueLimits;
+pub use settings::{GroupSettings, Peer};
+pub use status::{GroupStatus, MemberStatus, ReplicaState};
 
 use crate::metadata::{self, Metadata, MetadataCommand};
 use crate::model::Term;
@@ -51,6 +55,12 @@ pub enum Error {
     /// The store failed; the broker is about to stop.
     #[error("{0}")]
     Failed(String),
+    /// The operation is one of a Raft group, and this broker is not in one.
+    #[error("this broker is not in a Raft group; enableDLegerCommitLog=true makes one")]
+    NoGroup,
+    /// The group cannot do that now: the reason, and what to do.
+    #[error("{0}")]
+    Group(String),
 }
 
 impl From<store::Error> for Error {
@@ -87,12 +97,31 @@ impl LeaderPermit {
 }
 
 /// What this broker is in its group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Role {
-    /// Takes writes, in this term.
+    /// Takes writes, in this term: everything before it is applied.
     Leader(Term),
-    /// Serves reads.
-    Follower(Term),
+    /// Serves reads, and hands writes on.
+    Follower {
+        /// The newest term that it knows.
+        term: Term,
+        /// Where clients reach the leader, `host:port`, if there is one that is known.
+        leader: Option<String>,
+    },
+}
+
+impl Role {
+    /// Returns the newest term that the broker knows.
+    pub fn term(&self) -> Term {
+        match self {
+            Self::Leader(term) | Self::Follower { term, .. } => *term,
+        }
+    }
+
+    /// Returns whether the broker takes writes.
+    pub fn is_leader(&self) -> bool {
+        matches!(self, Self::Leader(_))
+    }
 }
 
 /// The handle of all who write. Clones share one log.
@@ -118,7 +147,7 @@ impl Replication {
     pub fn permit(&self) -> Result<LeaderPermit, Error> {
         match *self.role.borrow() {
             Role::Leader(term) => Ok(LeaderPermit { term }),
-            Role::Follower(_) => Err(Error::NotLeader),
+            Role::Follower { .. } => Err(Error::NotLeader),
         }
     }
 
@@ -143,6 +172,44 @@ impl Replication {
     pub fn change(&self, permit: LeaderPermit, command: MetadataCommand) -> Result<PendingChange, Error> {
         self.check(permit)?;
         self.mode.change(command)
+    }
+
+    /// Notes a group's or a level's progress, which nobody waits for. Readers of this broker see it at once; it is
+    /// committed together with later progress a moment later, and what was not yet committed is forgotten when this
+    /// broker stops leading.
+    pub fn note(&self, permit: LeaderPermit, command: MetadataCommand) -> Result<(), Error> {
+        self.check(permit)?;
+        self.mode.change(command).map(|_| ())
+    }
+
+    /// Returns the state of the group, or `None` for a broker without replicas.
+    pub fn status(&self) -> Option<GroupStatus> {
+        None
+    }
+
+    /// Makes another replica a member: a learner first, then a voter. `address` is its Raft port.
+    pub async fn add_peer(&self, _id: u64, _address: &str) -> Result<(), Error> {
+        Err(Error::NoGroup)
+    }
+
+    /// Takes a replica out of the group.
+    pub async fn remove_peer(&self, _id: u64) -> Result<(), Error> {
+        Err(Error::NoGroup)
+    }
+
+    /// Hands leadership to a replica, or to the one that is best suited, and waits until it leads.
+    pub async fn transfer_leader(&self, _to: Option<u64>) -> Result<(), Error> {
+        Err(Error::NoGroup)
+    }
+
+    /// Takes a replica that lost its disk back into the group, as a learner first.
+    pub async fn rejoin(&self, _id: u64) -> Result<(), Error> {
+        Err(Error::NoGroup)
+    }
+
+    /// Waits until this replica has applied everything that was committed when this was called.
+    pub async fn read_barrier(&self) -> Result<(), Error> {
+        Ok(())
     }
 
     /// Returns how many bytes wait to be written.
