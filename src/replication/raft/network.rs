@@ -372,7 +372,7 @@ type Appended = Result<StreamAppendResult<Types>, RPCError<Types>>;
 /// One stream of entries, from its first request to its end.
 enum Session<S> {
     New { peer: Arc<Peer>, lane: Lane, patience: Duration, input: S },
-    Open(Exchange<S>),
+    Open(Box<Exchange<S>>),
     Over,
 }
 
@@ -416,7 +416,7 @@ where
         patience: Duration,
         first: AppendEntriesRequest<Types>,
         input: S,
-    ) -> Result<Self, RPCError<Types>> {
+    ) -> Result<Box<Self>, RPCError<Types>> {
         let mut client = peer.client(lane).map_err(|reason| peer.unreachable(reason))?;
         let (requests, window): (Requests<S>, Window<S>) =
             window::open(first, input, peer.target.clone()).map_err(|reason| peer.unreachable(reason))?;
@@ -427,10 +427,10 @@ where
             }
             () = window.overdue(patience) => return Err(peer.timeout(RPCTypes::AppendEntries, patience).into()),
         };
-        Ok(Self { peer, patience, answers, window })
+        Ok(Box::new(Self { peer, patience, answers, window }))
     }
 
-    async fn next(mut self) -> Option<(Appended, Session<S>)> {
+    async fn next(mut self: Box<Self>) -> Option<(Appended, Session<S>)> {
         let answer = tokio::select! {
             biased;
             answer = self.answers.message() => answer.map_err(|status| describe(&status)),

@@ -350,13 +350,13 @@ mod tests {
         })
     }
 
+    #[expect(clippy::result_large_err, reason = "it is openraft's")]
     fn accept(entries: Entries) -> Results {
         Box::pin(entries.map(|request| Ok(Ok(request.entries.last().map(|entry| entry.log_id)))))
     }
 
     fn running() -> watch::Receiver<bool> {
         let (sender, receiver) = watch::channel(false);
-        // The sender must live as long as the test.
         std::mem::forget(sender);
         receiver
     }
