@@ -13,7 +13,7 @@ const EDGES: [(&str, &[&str]); 12] = [
     ("remoting", &["fields", "model"]),
     ("metadata", &["env", "model", "remoting"]),
     ("store", &["env", "message", "model"]),
-    ("replication", &["metadata", "model", "store"]),
+    ("replication", &["env", "metadata", "model", "store"]),
     ("broker", &["config", "env", "message", "metadata", "model", "remoting", "replication", "store"]),
     ("namesrv", &["config", "env", "model", "remoting"]),
     ("admin", &["config", "env", "message", "model", "remoting"]),

@@ -96,7 +96,7 @@ impl Error {
                 replication::Error::Busy { .. } => ResponseCode::SystemBusy,
                 replication::Error::Refused(_) => ResponseCode::MessageIllegal,
                 replication::Error::NoGroup => ResponseCode::RequestCodeNotSupported,
-                replication::Error::Group(_) => ResponseCode::SystemError,
+                replication::Error::Unconfirmed | replication::Error::Group(_) => ResponseCode::SystemError,
             },
             Self::Store(error) => match error {
                 store::Error::Full { .. } | store::Error::Poisoned(_) => ResponseCode::ServiceNotAvailable,
@@ -160,6 +160,7 @@ mod tests {
             (Error::Replication(replication::Error::Full(text())), 14),
             (Error::Replication(replication::Error::Failed(text())), 14),
             (Error::Replication(replication::Error::Refused(text())), 13),
+            (Error::Replication(replication::Error::Unconfirmed), 1),
             (Error::Replication(replication::Error::NoGroup), 3),
             (Error::Replication(replication::Error::Group(text())), 1),
             (

@@ -168,11 +168,7 @@ impl Running {
         for task in self.tasks {
             let _ = task.await;
         }
-        let replication = self.broker.context.replication.clone();
-        match tokio::task::spawn_blocking(move || replication.stop()).await {
-            Ok(result) => result,
-            Err(error) => Err(replication::Error::Failed(error.to_string())),
-        }
+        self.broker.context.replication.stop().await
     }
 }
 
@@ -198,7 +194,7 @@ async fn open(
     let folder = config.config_folder();
     let (disk, clock) = (disk.clone(), clock.clone());
     let opened = tokio::task::spawn_blocking(move || {
-        let metadata = Metadata::open(&folder, disk.clone(), clock.clone())?;
+        let metadata = Metadata::open(&folder, disk.clone())?;
         let opened = Store::open(store_config, disk, clock, listener)?;
         Ok((opened, Arc::new(metadata)))
     });

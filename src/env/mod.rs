@@ -1,6 +1,7 @@
 //! The outside world: clock, randomness, files, maps. Nothing else in the library touches them directly,
 //! so that tests can hand in a clock that jumps and a disk that fails.
 
+mod binary;
 mod clock;
 mod date;
 mod disk;
@@ -9,6 +10,7 @@ mod machine;
 mod mmap;
 mod random;
 
+pub use binary::{from_binary, to_binary};
 pub use clock::Clock;
 pub use date::civil;
 pub use disk::{Disk, DiskUsage, Faults, File, Lock};

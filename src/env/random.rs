@@ -17,6 +17,11 @@ impl Random {
         Self(Mutex::new(fastrand::Rng::with_seed(seed)))
     }
 
+    /// Returns any number of 128 bits.
+    pub fn next_u128(&self) -> u128 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).u128(..)
+    }
+
     /// Returns a number below `bound`, or 0 if `bound` is 0.
     pub fn below(&self, bound: u32) -> u32 {
         if bound == 0 {

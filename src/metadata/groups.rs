@@ -24,8 +24,8 @@ struct Table {
     version: DataVersion,
 }
 
-impl Groups {
-    pub(super) fn new(saved: SubscriptionGroupWrapper) -> Self {
+impl Table {
+    fn new(saved: SubscriptionGroupWrapper) -> Self {
         let groups = saved
             .subscription_group_table
             .into_iter()
@@ -34,8 +34,19 @@ impl Groups {
                 (name, Arc::new(config))
             })
             .collect();
-        let table = Table { groups, forbidden: saved.forbidden_table, version: saved.data_version };
-        Self { table: RwLock::new(table), dirty: Dirty::default() }
+        Self { groups, forbidden: saved.forbidden_table, version: saved.data_version }
+    }
+}
+
+impl Groups {
+    pub(super) fn new(saved: SubscriptionGroupWrapper) -> Self {
+        Self { table: RwLock::new(Table::new(saved)), dirty: Dirty::default() }
+    }
+
+    /// Replaces all groups.
+    pub(super) fn replace(&self, saved: SubscriptionGroupWrapper) {
+        *self.write() = Table::new(saved);
+        self.dirty.mark();
     }
 
     /// Returns the settings of a group.

@@ -3,6 +3,7 @@
 //! The tables change only by a [`MetadataCommand`] that `replication` applies; everybody else reads. Each table has
 //! its JSON file under `config/`, in the form that RocketMQ's `ConfigManager` writes, with the version before as `.bak`.
 
+mod codec;
 mod groups;
 mod offsets;
 mod topics;
@@ -14,11 +15,12 @@ use std::sync::{Mutex, PoisonError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use codec::{MetadataImage, decode_commands, encode_commands};
 pub use groups::Groups;
 pub use offsets::{DelayOffsets, Offsets};
 pub use topics::Topics;
 
-use crate::env::{Clock, Disk};
+use crate::env::Disk;
 use crate::model::{Group, QueueId, QueueOffset, SubscriptionGroupConfig, Topic, TopicConfig};
 use crate::remoting::json;
 
@@ -104,7 +106,6 @@ pub struct Metadata {
     groups: Groups,
     offsets: Offsets,
     delay: DelayOffsets,
-    clock: Clock,
     files: Files,
     /// Held while saving, so that an older image never replaces a newer one.
     saving: Mutex<()>,
@@ -112,7 +113,7 @@ pub struct Metadata {
 
 impl Metadata {
     /// Reads the tables from the files in `folder`; what is absent is empty.
-    pub fn open(folder: &Path, disk: Disk, clock: Clock) -> Result<Self, Error> {
+    pub fn open(folder: &Path, disk: Disk) -> Result<Self, Error> {
         disk.make_folder(folder).map_err(|source| Error::Io {
             action: "make folder",
             path: folder.to_owned(),
@@ -124,7 +125,6 @@ impl Metadata {
             groups: Groups::new(files.read(GROUPS)?),
             offsets: Offsets::new(files.read(OFFSETS)?),
             delay: DelayOffsets::new(files.read(DELAY)?),
-            clock,
             files,
             saving: Mutex::new(()),
         })
@@ -150,9 +150,31 @@ impl Metadata {
         &self.delay
     }
 
-    /// Carries a committed change out. For `replication` alone.
-    pub(crate) fn apply(&self, command: &MetadataCommand) {
-        let now_ms = self.clock.now_ms();
+    /// Notes an offset that is to be committed soon: readers see it at once. For `replication` alone.
+    pub(crate) fn note(&self, group: &Group, topic: &Topic, queue_id: QueueId, offset: QueueOffset) {
+        self.offsets.note(group, topic, queue_id, offset);
+    }
+
+    /// Returns the commands that commit what is noted. For `replication` alone.
+    pub(crate) fn noted(&self) -> Vec<MetadataCommand> {
+        let noted = self.offsets.noted().into_iter();
+        noted
+            .map(|(topic, group, queue_id, offset)| MetadataCommand::CommitOffset {
+                group,
+                topic,
+                queue_id,
+                offset,
+            })
+            .collect()
+    }
+
+    /// Forgets what is noted, of one queue or everything. For `replication` alone.
+    pub(crate) fn forget_noted(&self, only: Option<(&Group, &Topic, QueueId)>) {
+        self.offsets.forget_noted(only);
+    }
+
+    /// Carries a committed change out; `now_ms` is when, in milliseconds since 1970. For `replication` alone.
+    pub(crate) fn apply(&self, command: &MetadataCommand, now_ms: i64) {
         match command {
             MetadataCommand::PutTopic(config) => self.topics.put(config.clone(), now_ms),
             MetadataCommand::DeleteTopic(topic) => {
@@ -257,7 +279,7 @@ mod tests {
     use crate::model::Perm;
 
     fn open(folder: &Path) -> Metadata {
-        Metadata::open(folder, Disk::real(), Clock::manual(7)).unwrap()
+        Metadata::open(folder, Disk::real()).unwrap()
     }
 
     #[test]
@@ -277,7 +299,7 @@ mod tests {
             MetadataCommand::CommitDelay { level: 2, offset: QueueOffset(5) },
             MetadataCommand::SetReadable { group: group.clone(), topic: topic.clone(), readable: false },
         ] {
-            metadata.apply(&command);
+            metadata.apply(&command, 7);
         }
         metadata.save().unwrap();
         let metadata = open(folder.path());
@@ -286,7 +308,7 @@ mod tests {
         assert_eq!(metadata.delay().get(2), QueueOffset(5));
         assert!(!metadata.groups().is_readable(&group, &topic));
 
-        metadata.apply(&MetadataCommand::DeleteTopic(topic.clone()));
+        metadata.apply(&MetadataCommand::DeleteTopic(topic.clone()), 7);
         metadata.save().unwrap();
         let metadata = open(folder.path());
         assert!(metadata.topics().get(&topic).is_none());
@@ -298,7 +320,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let metadata = open(folder.path());
         for name in ["A", "B"] {
-            metadata.apply(&MetadataCommand::PutTopic(TopicConfig::new(Topic::new(name), 1, Perm::ALL)));
+            metadata.apply(&MetadataCommand::PutTopic(TopicConfig::new(Topic::new(name), 1, Perm::ALL)), 7);
             metadata.save().unwrap();
         }
         let path = folder.path().join(TOPICS);
@@ -312,7 +334,7 @@ mod tests {
         assert!(metadata.topics().get(&Topic::new("A")).is_some());
         assert!(metadata.topics().get(&Topic::new("B")).is_none());
         write(&folder.path().join("topics.json.bak"), b"x");
-        let error = Metadata::open(folder.path(), Disk::real(), Clock::manual(7)).unwrap_err().to_string();
+        let error = Metadata::open(folder.path(), Disk::real()).unwrap_err().to_string();
         assert!(error.contains("topics.json"), "{error}");
     }
 }

@@ -8,9 +8,12 @@ use crate::model::{DataVersion, Group, QueueId, QueueOffset, Topic};
 use crate::remoting::body::{ConsumerOffsetSerializeWrapper, DelayOffsetSerializeWrapper};
 
 /// Offsets by group, topic and queue.
+///
+/// An offset may be noted before it is committed: readers see it, images and files do not hold it.
 #[derive(Debug)]
 pub struct Offsets {
     table: Mutex<Table>,
+    noted: Mutex<Table>,
     version: DataVersion,
     dirty: Dirty,
 }
@@ -19,30 +22,61 @@ type Table = HashMap<(Topic, Group), BTreeMap<QueueId, QueueOffset>>;
 
 impl Offsets {
     pub(super) fn new(saved: ConsumerOffsetSerializeWrapper) -> Self {
-        let mut table = Table::new();
-        for (key, queues) in saved.offset_table {
-            // Keys without `@`, or with more than one, are not of this form; Java skips them too.
-            let Some((topic, group)) = key.split_once('@') else { continue };
-            let queues = queues
-                .into_iter()
-                .filter_map(|(id, offset)| {
-                    Some((QueueId(u32::try_from(id).ok()?), QueueOffset(u64::try_from(offset).ok()?)))
-                })
-                .collect();
-            table.insert((Topic::new(topic), Group::new(group)), queues);
-        }
         let version = saved.data_version.unwrap_or_default();
-        Self { table: Mutex::new(table), version, dirty: Dirty::default() }
+        Self { table: Mutex::new(table_of(saved)), noted: Mutex::default(), version, dirty: Dirty::default() }
+    }
+
+    /// Replaces all offsets.
+    pub(super) fn replace(&self, saved: ConsumerOffsetSerializeWrapper) {
+        *self.lock() = table_of(saved);
+        self.lock_noted().clear();
+        self.dirty.mark();
     }
 
     /// Returns a group's next offset in a queue, if it ever committed one.
     pub fn get(&self, group: &Group, topic: &Topic, queue_id: QueueId) -> Option<QueueOffset> {
-        self.lock().get(&(topic.clone(), group.clone()))?.get(&queue_id).copied()
+        let key = (topic.clone(), group.clone());
+        let noted = self.lock_noted().get(&key).and_then(|queues| queues.get(&queue_id)).copied();
+        noted.or_else(|| self.lock().get(&key)?.get(&queue_id).copied())
     }
 
     /// Returns a group's offsets in a topic.
     pub fn of_topic(&self, group: &Group, topic: &Topic) -> BTreeMap<QueueId, QueueOffset> {
-        self.lock().get(&(topic.clone(), group.clone())).cloned().unwrap_or_default()
+        let key = (topic.clone(), group.clone());
+        let mut queues = self.lock().get(&key).cloned().unwrap_or_default();
+        queues.extend(self.lock_noted().get(&key).cloned().unwrap_or_default());
+        queues
+    }
+
+    /// Notes an offset that is to be committed soon.
+    pub(super) fn note(&self, group: &Group, topic: &Topic, queue_id: QueueId, offset: QueueOffset) {
+        self.lock_noted().entry((topic.clone(), group.clone())).or_default().insert(queue_id, offset);
+    }
+
+    /// Returns what is noted.
+    pub(super) fn noted(&self) -> Vec<(Topic, Group, QueueId, QueueOffset)> {
+        let noted = self.lock_noted();
+        let flat = noted.iter().flat_map(|((topic, group), queues)| {
+            queues.iter().map(|(id, offset)| (topic.clone(), group.clone(), *id, *offset))
+        });
+        flat.collect()
+    }
+
+    /// Forgets what is noted, of one queue or everything.
+    pub(super) fn forget_noted(&self, only: Option<(&Group, &Topic, QueueId)>) {
+        let mut noted = self.lock_noted();
+        match only {
+            None => noted.clear(),
+            Some((group, topic, queue_id)) => {
+                let key = (topic.clone(), group.clone());
+                if let Some(queues) = noted.get_mut(&key) {
+                    queues.remove(&queue_id);
+                    if queues.is_empty() {
+                        noted.remove(&key);
+                    }
+                }
+            }
+        }
     }
 
     /// Returns the topics in which a group has offsets, by name.
@@ -63,7 +97,19 @@ impl Offsets {
 
     /// Returns everything in the form of consumerOffset.json.
     pub fn snapshot(&self) -> ConsumerOffsetSerializeWrapper {
-        let table = self.lock();
+        let mut table = self.lock().clone();
+        for (key, queues) in self.lock_noted().iter() {
+            table.entry(key.clone()).or_default().extend(queues);
+        }
+        self.wrapper(&table)
+    }
+
+    /// Returns what is committed, likewise.
+    pub(super) fn committed(&self) -> ConsumerOffsetSerializeWrapper {
+        self.wrapper(&self.lock())
+    }
+
+    fn wrapper(&self, table: &Table) -> ConsumerOffsetSerializeWrapper {
         let offset_table = table
             .iter()
             .map(|((topic, group), queues)| {
@@ -80,22 +126,29 @@ impl Offsets {
     }
 
     pub(super) fn commit(&self, group: &Group, topic: &Topic, queue_id: QueueId, offset: QueueOffset) {
-        self.lock().entry((topic.clone(), group.clone())).or_default().insert(queue_id, offset);
+        let key = (topic.clone(), group.clone());
+        self.lock().entry(key.clone()).or_default().insert(queue_id, offset);
         self.dirty.mark();
+        let noted = self.lock_noted().get(&key).and_then(|queues| queues.get(&queue_id)).copied();
+        if noted == Some(offset) {
+            self.forget_noted(Some((group, topic, queue_id)));
+        }
     }
 
     pub(super) fn remove_topic(&self, topic: &Topic) {
         self.lock().retain(|(t, _), _| t != topic);
+        self.lock_noted().retain(|(t, _), _| t != topic);
         self.dirty.mark();
     }
 
     pub(super) fn remove_group(&self, group: &Group) {
         self.lock().retain(|(_, g), _| g != group);
+        self.lock_noted().retain(|(_, g), _| g != group);
         self.dirty.mark();
     }
 
     pub(super) fn changed(&self) -> Option<ConsumerOffsetSerializeWrapper> {
-        self.dirty.take().then(|| self.snapshot())
+        self.dirty.take().then(|| self.committed())
     }
 
     pub(super) fn dirty(&self) -> &Dirty {
@@ -105,6 +158,26 @@ impl Offsets {
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn lock_noted(&self) -> MutexGuard<'_, Table> {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn table_of(saved: ConsumerOffsetSerializeWrapper) -> Table {
+    let mut table = Table::new();
+    for (key, queues) in saved.offset_table {
+        // Keys without `@`, or with more than one, are not of this form; Java skips them too.
+        let Some((topic, group)) = key.split_once('@') else { continue };
+        let queues = queues
+            .into_iter()
+            .filter_map(|(id, offset)| {
+                Some((QueueId(u32::try_from(id).ok()?), QueueOffset(u64::try_from(offset).ok()?)))
+            })
+            .collect();
+        table.insert((Topic::new(topic), Group::new(group)), queues);
+    }
+    table
 }
 
 /// Progress by delay level.
@@ -117,15 +190,14 @@ pub struct DelayOffsets {
 
 impl DelayOffsets {
     pub(super) fn new(saved: DelayOffsetSerializeWrapper) -> Self {
-        let table = saved
-            .offset_table
-            .into_iter()
-            .filter_map(|(level, offset)| {
-                Some((u32::try_from(level).ok()?, QueueOffset(u64::try_from(offset).ok()?)))
-            })
-            .collect();
         let version = saved.data_version.unwrap_or_default();
-        Self { table: Mutex::new(table), version, dirty: Dirty::default() }
+        Self { table: Mutex::new(delays_of(saved)), version, dirty: Dirty::default() }
+    }
+
+    /// Replaces the progress of all levels.
+    pub(super) fn replace(&self, saved: DelayOffsetSerializeWrapper) {
+        *self.lock() = delays_of(saved);
+        self.dirty.mark();
     }
 
     /// Returns the offset of the first message of a level that is not yet delivered.
@@ -161,4 +233,14 @@ impl DelayOffsets {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u32, QueueOffset>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn delays_of(saved: DelayOffsetSerializeWrapper) -> BTreeMap<u32, QueueOffset> {
+    saved
+        .offset_table
+        .into_iter()
+        .filter_map(|(level, offset)| {
+            Some((u32::try_from(level).ok()?, QueueOffset(u64::try_from(offset).ok()?)))
+        })
+        .collect()
 }

@@ -20,8 +20,8 @@ struct Table {
     version: DataVersion,
 }
 
-impl Topics {
-    pub(super) fn new(saved: TopicConfigSerializeWrapper) -> Self {
+impl Table {
+    fn new(saved: TopicConfigSerializeWrapper) -> Self {
         let topics = saved
             .topic_config_table
             .into_iter()
@@ -31,7 +31,19 @@ impl Topics {
                 (name, Arc::new(config))
             })
             .collect();
-        Self { table: RwLock::new(Table { topics, version: saved.data_version }), dirty: Dirty::default() }
+        Self { topics, version: saved.data_version }
+    }
+}
+
+impl Topics {
+    pub(super) fn new(saved: TopicConfigSerializeWrapper) -> Self {
+        Self { table: RwLock::new(Table::new(saved)), dirty: Dirty::default() }
+    }
+
+    /// Replaces all topics.
+    pub(super) fn replace(&self, saved: TopicConfigSerializeWrapper) {
+        *self.table.write().unwrap_or_else(PoisonError::into_inner) = Table::new(saved);
+        self.dirty.mark();
     }
 
     /// Returns the settings of a topic.

@@ -9,6 +9,7 @@
 mod none;
 mod pending;
 mod queue;
+mod raft;
 mod settings;
 mod status;
 
@@ -23,9 +24,10 @@ pub use queue::QueueLimits;
 pub use settings::{GroupSettings, Peer};
 pub use status::{GroupStatus, MemberStatus, ReplicaState};
 
+use crate::env::{Clock, Disk};
 use crate::metadata::{self, Metadata, MetadataCommand};
 use crate::model::Term;
-use crate::store::{self, Draft, Opened, Store};
+use crate::store::{self, Draft, Listener, Opened, Store, StoreConfig};
 
 /// Why something was not committed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -52,6 +54,12 @@ pub enum Error {
     /// The message cannot be stored, whatever the state of the broker.
     #[error("{0}")]
     Refused(String),
+    /// The entry has its place in the log, but no majority confirmed it in time. It may still be committed.
+    #[error(
+        "no majority of the group confirmed the message in time; it may or may not be stored. Send it again, or look \
+         for it first"
+    )]
+    Unconfirmed,
     /// The store failed; the broker is about to stop.
     #[error("{0}")]
     Failed(String),
@@ -127,8 +135,14 @@ impl Role {
 /// The handle of all who write. Clones share one log.
 #[derive(Debug, Clone)]
 pub struct Replication {
-    mode: Arc<none::NoReplication>,
+    mode: Mode,
     role: watch::Receiver<Role>,
+}
+
+#[derive(Debug, Clone)]
+enum Mode {
+    None(Arc<none::NoReplication>),
+    Group(Arc<raft::Group>),
 }
 
 impl Replication {
@@ -140,7 +154,25 @@ impl Replication {
         limits: QueueLimits,
     ) -> std::io::Result<Self> {
         let (_, role) = watch::channel(Role::Leader(Term(0)));
-        Ok(Self { mode: Arc::new(none::NoReplication::start(opened, metadata, flush, limits)?), role })
+        let mode = Arc::new(none::NoReplication::start(opened, metadata, flush, limits)?);
+        Ok(Self { mode: Mode::None(mode), role })
+    }
+
+    /// Opens the store of a replica of a Raft group and takes part in the group.
+    ///
+    /// Returns when the store is recovered and the Raft port is open; who leads shows in [`Replication::role`].
+    pub async fn start_group(
+        store: StoreConfig,
+        listener: Listener,
+        metadata: Arc<Metadata>,
+        settings: GroupSettings,
+        limits: QueueLimits,
+        (disk, clock): (Disk, Clock),
+    ) -> Result<Self, Error> {
+        let start = raft::Start { store, listener, metadata, settings, limits, disk, clock };
+        let group = raft::Group::start(start).await?;
+        let role = group.role();
+        Ok(Self { mode: Mode::Group(group), role })
     }
 
     /// Returns the right to write, if this broker leads.
@@ -158,20 +190,48 @@ impl Replication {
 
     /// Returns the store, for reading.
     pub fn store(&self) -> &Arc<Store> {
-        self.mode.store()
+        match &self.mode {
+            Mode::None(mode) => mode.store(),
+            Mode::Group(group) => group.store(),
+        }
     }
 
     /// Hands in a draft. When this returns, its place in the order of the log is fixed; waits while too much is
     /// queued, and gives up with [`Error::Busy`].
     pub async fn append(&self, permit: LeaderPermit, draft: Draft) -> Result<PendingAppend, Error> {
+        self.append_both(permit, draft, None).await
+    }
+
+    /// Hands in a draft and a change that are committed together or not at all.
+    pub async fn append_with(
+        &self,
+        permit: LeaderPermit,
+        draft: Draft,
+        command: MetadataCommand,
+    ) -> Result<PendingAppend, Error> {
+        self.append_both(permit, draft, Some(command)).await
+    }
+
+    async fn append_both(
+        &self,
+        permit: LeaderPermit,
+        draft: Draft,
+        command: Option<MetadataCommand>,
+    ) -> Result<PendingAppend, Error> {
         self.check(permit)?;
-        self.mode.append(draft).await
+        match &self.mode {
+            Mode::None(mode) => mode.append(draft, command).await,
+            Mode::Group(group) => group.append(permit.term, draft, command).await,
+        }
     }
 
     /// Hands in a change of topics, groups or offsets.
     pub fn change(&self, permit: LeaderPermit, command: MetadataCommand) -> Result<PendingChange, Error> {
         self.check(permit)?;
-        self.mode.change(command)
+        match &self.mode {
+            Mode::None(mode) => mode.change(command),
+            Mode::Group(group) => group.change(permit.term, command),
+        }
     }
 
     /// Notes a group's or a level's progress, which nobody waits for. Readers of this broker see it at once; it is
@@ -179,47 +239,70 @@ impl Replication {
     /// broker stops leading.
     pub fn note(&self, permit: LeaderPermit, command: MetadataCommand) -> Result<(), Error> {
         self.check(permit)?;
-        self.mode.change(command).map(|_| ())
+        match &self.mode {
+            Mode::None(mode) => mode.change(command).map(|_| ()),
+            Mode::Group(group) => group.note(permit.term, command),
+        }
     }
 
     /// Returns the state of the group, or `None` for a broker without replicas.
     pub fn status(&self) -> Option<GroupStatus> {
-        None
+        self.group().ok().map(|group| group.status())
     }
 
     /// Makes another replica a member: a learner first, then a voter. `address` is its Raft port.
-    pub async fn add_peer(&self, _id: u64, _address: &str) -> Result<(), Error> {
-        Err(Error::NoGroup)
+    pub async fn add_peer(&self, id: u64, address: &str) -> Result<(), Error> {
+        self.group()?.add_peer(id, address).await
     }
 
     /// Takes a replica out of the group.
-    pub async fn remove_peer(&self, _id: u64) -> Result<(), Error> {
-        Err(Error::NoGroup)
+    pub async fn remove_peer(&self, id: u64) -> Result<(), Error> {
+        self.group()?.remove_peer(id).await
     }
 
     /// Hands leadership to a replica, or to the one that is best suited, and waits until it leads.
-    pub async fn transfer_leader(&self, _to: Option<u64>) -> Result<(), Error> {
-        Err(Error::NoGroup)
+    pub async fn transfer_leader(&self, to: Option<u64>) -> Result<(), Error> {
+        self.group()?.transfer_leader(to).await
     }
 
     /// Takes a replica that lost its disk back into the group, as a learner first.
-    pub async fn rejoin(&self, _id: u64) -> Result<(), Error> {
-        Err(Error::NoGroup)
+    pub async fn rejoin(&self, id: u64) -> Result<(), Error> {
+        self.group()?.rejoin(id).await
     }
 
     /// Waits until this replica has applied everything that was committed when this was called.
     pub async fn read_barrier(&self) -> Result<(), Error> {
-        Ok(())
+        match &self.mode {
+            Mode::None(_) => Ok(()),
+            Mode::Group(group) => group.read_barrier().await,
+        }
     }
 
     /// Returns how many bytes wait to be written.
     pub fn queued_bytes(&self) -> usize {
-        self.mode.queued_bytes()
+        match &self.mode {
+            Mode::None(mode) => mode.queued_bytes(),
+            Mode::Group(group) => group.queued_bytes(),
+        }
     }
 
-    /// Refuses what comes from now on, writes what is queued, and closes the store. Blocks.
-    pub fn stop(&self) -> Result<(), Error> {
-        self.mode.stop()
+    /// Hands over, refuses what comes from now on, writes what is queued, and closes the store.
+    pub async fn stop(&self) -> Result<(), Error> {
+        match &self.mode {
+            Mode::None(mode) => {
+                let mode = Arc::clone(mode);
+                let stopped = tokio::task::spawn_blocking(move || mode.stop()).await;
+                stopped.unwrap_or_else(|error| Err(Error::Failed(error.to_string())))
+            }
+            Mode::Group(group) => group.stop().await,
+        }
+    }
+
+    fn group(&self) -> Result<&raft::Group, Error> {
+        match &self.mode {
+            Mode::None(_) => Err(Error::NoGroup),
+            Mode::Group(group) => Ok(group),
+        }
     }
 
     fn check(&self, permit: LeaderPermit) -> Result<(), Error> {

@@ -15,7 +15,7 @@ use super::pending::{AppendAnswer, PendingAppend, PendingChange};
 use super::queue::{AppendQueue, Forget, Queued};
 use super::{Error, QueueLimits};
 use crate::metadata::{Metadata, MetadataCommand};
-use crate::model::{PhysicalOffset, Topic};
+use crate::model::{PhysicalOffset, Term, Topic};
 use crate::store::{Committer, Draft, Opened, Store, Threads, Writer};
 
 /// When an append counts as committed.
@@ -56,7 +56,7 @@ struct Change {
 
 /// What the writer hands to the syncer, in the order of the log.
 enum Written {
-    Draft { draft: Draft, position: PhysicalOffset, answer: AppendAnswer },
+    Draft { draft: Draft, command: Option<MetadataCommand>, position: PhysicalOffset, answer: AppendAnswer },
     Forget(Forget),
 }
 
@@ -82,14 +82,14 @@ impl NoReplication {
             })
         };
         let (to_syncer, from_writer) = mpsc::sync_channel(UNSYNCED_MAX);
-        let q = Arc::clone(&queue);
+        let (q, m) = (Arc::clone(&queue), Arc::clone(&metadata));
         match flush {
             FlushMode::Async => {
-                threads.push(spawn("log-writer", Box::new(move || write_async(&q, writer, &committer)))?);
+                threads.push(spawn("log-writer", Box::new(move || write_async(&q, writer, &committer, &m)))?);
             }
             FlushMode::Sync => {
                 threads.push(spawn("log-writer", Box::new(move || write_sync(&q, writer, &to_syncer)))?);
-                threads.push(spawn("log-syncer", Box::new(move || sync(&from_writer, &committer)))?);
+                threads.push(spawn("log-syncer", Box::new(move || sync(&from_writer, &committer, &m)))?);
             }
         }
         let (q, m, s) = (Arc::clone(&queue), Arc::clone(&metadata), Arc::clone(&store));
@@ -107,15 +107,19 @@ impl NoReplication {
         &self.store
     }
 
-    pub(super) async fn append(&self, draft: Draft) -> Result<PendingAppend, Error> {
-        self.queue.put(draft).await
+    pub(super) async fn append(
+        &self,
+        draft: Draft,
+        command: Option<MetadataCommand>,
+    ) -> Result<PendingAppend, Error> {
+        self.queue.put(Term(0), draft, command).await
     }
 
     pub(super) fn change(&self, command: MetadataCommand) -> Result<PendingChange, Error> {
         let (answer, pending) = oneshot::channel();
         if command.is_offsets() {
             // Offsets are saved every few seconds, as Java does: nothing to wait for.
-            self.metadata.apply(&command);
+            self.metadata.apply(&command, self.store.clock().now_ms());
             let _ = answer.send(Ok(()));
             return Ok(PendingChange(pending));
         }
@@ -160,9 +164,11 @@ impl Drop for NoReplication {
     }
 }
 
-fn write_async(queue: &AppendQueue, mut writer: Writer, committer: &Committer) {
+fn write_async(queue: &AppendQueue, mut writer: Writer, committer: &Committer, metadata: &Metadata) {
     run_writer(queue, &mut writer, |written| match written {
-        Written::Draft { draft, position, answer } => commit(committer, &draft, position, answer),
+        Written::Draft { draft, command, position, answer } => {
+            commit(committer, metadata, &draft, command.as_ref(), position, answer);
+        }
         Written::Forget(forget) => forget_visible(committer, forget),
     });
 }
@@ -181,10 +187,12 @@ fn run_writer(queue: &AppendQueue, writer: &mut Writer, mut hand_on: impl FnMut(
         let mut answers = Vec::with_capacity(items.len());
         for item in items {
             match item {
-                Queued::Draft { draft, answer, room } => {
+                Queued::Draft { draft, command, answer, room, .. } => {
                     drafts.push(draft);
-                    answers.push((answer, room));
+                    answers.push((command, answer, room));
                 }
+                // Changes do not come this way: they are in files of their own.
+                Queued::Change { answer, .. } => drop(answer),
                 Queued::Forget(forget) => {
                     append(writer, &mut drafts, &mut answers, &mut hand_on);
                     writer.forget_topic(&forget.topic);
@@ -199,36 +207,36 @@ fn run_writer(queue: &AppendQueue, writer: &mut Writer, mut hand_on: impl FnMut(
 fn append(
     writer: &mut Writer,
     drafts: &mut Vec<Draft>,
-    answers: &mut Vec<(AppendAnswer, OwnedSemaphorePermit)>,
+    answers: &mut Vec<(Option<MetadataCommand>, AppendAnswer, OwnedSemaphorePermit)>,
     hand_on: &mut impl FnMut(Written),
 ) {
     let results = writer.append(drafts);
-    for ((draft, (answer, room)), result) in drafts.drain(..).zip(answers.drain(..)).zip(results) {
+    for ((draft, (command, answer, room)), result) in drafts.drain(..).zip(answers.drain(..)).zip(results) {
         drop(room);
         match result {
             Ok(appended) => {
                 let position = appended.position;
                 answer.written(appended);
-                hand_on(Written::Draft { draft, position, answer });
+                hand_on(Written::Draft { draft, command, position, answer });
             }
             Err(error) => answer.finish(Err(error.into())),
         }
     }
 }
 
-fn sync(from_writer: &mpsc::Receiver<Written>, committer: &Committer) {
+fn sync(from_writer: &mpsc::Receiver<Written>, committer: &Committer, metadata: &Metadata) {
     while let Ok(first) = from_writer.recv() {
         let mut turn = vec![first];
         turn.extend(from_writer.try_iter().take(UNSYNCED_MAX));
         let flushed = committer.store().flush_log();
         for written in turn {
             match (written, &flushed) {
-                (Written::Draft { draft, position, answer }, Ok(flushed)) => {
+                (Written::Draft { draft, command, position, answer }, Ok(flushed)) => {
                     assert!(
                         position.plus(draft.len() as u64) <= *flushed,
                         "only what is synced is acknowledged"
                     );
-                    commit(committer, &draft, position, answer);
+                    commit(committer, metadata, &draft, command.as_ref(), position, answer);
                 }
                 (Written::Draft { answer, .. }, Err(error)) => {
                     answer.finish(Err(Error::Failed(error.to_string())));
@@ -239,9 +247,21 @@ fn sync(from_writer: &mpsc::Receiver<Written>, committer: &Committer) {
     }
 }
 
-fn commit(committer: &Committer, draft: &Draft, position: PhysicalOffset, answer: AppendAnswer) {
+fn commit(
+    committer: &Committer,
+    metadata: &Metadata,
+    draft: &Draft,
+    command: Option<&MetadataCommand>,
+    position: PhysicalOffset,
+    answer: AppendAnswer,
+) {
     match committer.commit(position, draft.bytes()) {
-        Ok(()) => answer.finish(Ok(())),
+        Ok(()) => {
+            if let Some(command) = command {
+                metadata.apply(command, committer.store().clock().now_ms());
+            }
+            answer.finish(Ok(()));
+        }
         Err(error) => {
             // The record is in the log but cannot be made visible: nothing behind it may become visible either.
             committer.store().poison(error.to_string());
@@ -268,7 +288,7 @@ fn apply_changes(incoming: &mpsc::Receiver<Change>, metadata: &Metadata, queue: 
                 let _ = answer.send(Err(error.into()));
                 continue;
             }
-            metadata.apply(&command);
+            metadata.apply(&command, store.clock().now_ms());
             let forgotten = match command {
                 MetadataCommand::DeleteTopic(topic) => forget(topic, queue),
                 _ => Ok(()),

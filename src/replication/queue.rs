@@ -4,11 +4,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::Error;
-use super::pending::{AppendAnswer, PendingAppend, pending_append};
-use crate::model::Topic;
+use super::pending::{AppendAnswer, PendingAppend, PendingChange, pending_append};
+use crate::metadata::MetadataCommand;
+use crate::model::{Term, Topic};
 use crate::store::Draft;
 
 /// Bounds of the queue.
@@ -28,11 +29,17 @@ const TURN_BYTES: usize = 4 << 20;
 pub(super) enum Queued {
     /// A draft to be written.
     Draft {
+        /// The term of the permit that it came with.
+        term: Term,
         draft: Draft,
+        /// A change that is committed together with the draft.
+        command: Option<MetadataCommand>,
         answer: AppendAnswer,
         /// Gives the room back when the draft is written.
         room: OwnedSemaphorePermit,
     },
+    /// A change of the tables, for a log that holds them.
+    Change { term: Term, command: MetadataCommand, answer: oneshot::Sender<Result<(), Error>> },
     /// A deleted topic, whose queues start at 0 from here on.
     Forget(Forget),
 }
@@ -45,10 +52,18 @@ pub(super) struct Forget {
 }
 
 impl Queued {
+    /// Returns the term of the permit that it came with.
+    pub(super) fn term(&self) -> Term {
+        match self {
+            Self::Draft { term, .. } | Self::Change { term, .. } => *term,
+            Self::Forget(_) => Term(0),
+        }
+    }
+
     fn len(&self) -> usize {
         match self {
             Self::Draft { draft, .. } => draft.len(),
-            Self::Forget(_) => 0,
+            Self::Change { .. } | Self::Forget(_) => 0,
         }
     }
 }
@@ -59,6 +74,7 @@ pub(super) struct AppendQueue {
     room: Arc<Semaphore>,
     waiting: Mutex<Waiting>,
     arrived: Condvar,
+    arrived_async: Notify,
     bytes: AtomicUsize,
 }
 
@@ -77,12 +93,18 @@ impl AppendQueue {
             room: Arc::new(Semaphore::new(bytes_max)),
             waiting: Mutex::default(),
             arrived: Condvar::new(),
+            arrived_async: Notify::new(),
             bytes: AtomicUsize::new(0),
         }
     }
 
     /// Puts a draft in; its place in the order is fixed when this returns.
-    pub(super) async fn put(&self, draft: Draft) -> Result<PendingAppend, Error> {
+    pub(super) async fn put(
+        &self,
+        term: Term,
+        draft: Draft,
+        command: Option<MetadataCommand>,
+    ) -> Result<PendingAppend, Error> {
         let len = draft.len().min(self.limits.bytes_max);
         let permits = u32::try_from(len).expect("the limit fits");
         let room = match Arc::clone(&self.room).try_acquire_many_owned(permits) {
@@ -90,8 +112,15 @@ impl AppendQueue {
             Err(_) => self.wait_for_room(permits).await?,
         };
         let (answer, pending) = pending_append();
-        self.push(Queued::Draft { draft, answer, room })?;
+        self.push(Queued::Draft { term, draft, command, answer, room })?;
         Ok(pending)
+    }
+
+    /// Puts a change in.
+    pub(super) fn change(&self, term: Term, command: MetadataCommand) -> Result<PendingChange, Error> {
+        let (answer, pending) = oneshot::channel();
+        self.push(Queued::Change { term, command, answer })?;
+        Ok(PendingChange(pending))
     }
 
     /// Puts a deleted topic in.
@@ -110,6 +139,7 @@ impl AppendQueue {
         drop(waiting);
         if was_empty {
             self.arrived.notify_one();
+            self.arrived_async.notify_one();
         }
         Ok(())
     }
@@ -138,12 +168,33 @@ impl AppendQueue {
             }
             waiting = self.arrived.wait(waiting).unwrap_or_else(PoisonError::into_inner);
         }
+        Some(self.cut(waiting, TURN_BYTES))
+    }
+
+    /// Like [`AppendQueue::take`], for a task; up to `bytes_max`.
+    pub(super) async fn take_async(&self, bytes_max: usize) -> Option<Vec<Queued>> {
+        loop {
+            let arrived = self.arrived_async.notified();
+            {
+                let waiting = self.lock();
+                if !waiting.items.is_empty() {
+                    return Some(self.cut(waiting, bytes_max));
+                }
+                if waiting.closed {
+                    return None;
+                }
+            }
+            arrived.await;
+        }
+    }
+
+    fn cut(&self, mut waiting: MutexGuard<'_, Waiting>, bytes_max: usize) -> Vec<Queued> {
         let mut bytes = 0;
         let count = waiting
             .items
             .iter()
             .take_while(|item| {
-                let fits = bytes == 0 || bytes + item.len() <= TURN_BYTES;
+                let fits = bytes == 0 || bytes + item.len() <= bytes_max;
                 bytes += item.len();
                 fits
             })
@@ -152,7 +203,7 @@ impl AppendQueue {
         let taken = std::mem::replace(&mut waiting.items, rest);
         drop(waiting);
         self.bytes.fetch_sub(taken.iter().map(Queued::len).sum(), Ordering::Relaxed);
-        Some(taken)
+        taken
     }
 
     /// Refuses what comes from now on; [`AppendQueue::take`] still returns what is there.
@@ -160,6 +211,7 @@ impl AppendQueue {
         self.lock().closed = true;
         self.room.close();
         self.arrived.notify_all();
+        self.arrived_async.notify_one();
     }
 
     pub(super) fn bytes(&self) -> usize {

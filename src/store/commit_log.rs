@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
 
+use super::checkpoint::CheckpointState;
 use super::segment::Segment;
 use super::{Draft, Error, Result, Store};
 use crate::message::{BLANK_MAGIC, BLANK_MIN, Record, patch_record};
@@ -43,6 +44,40 @@ impl CommitLog {
         self.written.store(end.0, Ordering::Release);
         self.flushed.store(flushed.min(end).0, Ordering::Release);
         self.committed.store(end.0, Ordering::Release);
+    }
+
+    /// Declares what is written and durable (`end`, `flushed`) and what of it readers may see.
+    pub(super) fn start_entries_at(
+        &self,
+        end: PhysicalOffset,
+        flushed: PhysicalOffset,
+        committed: PhysicalOffset,
+    ) {
+        self.written.store(end.0, Ordering::Release);
+        self.flushed.store(flushed.min(end).0, Ordering::Release);
+        self.committed.store(committed.0, Ordering::Release);
+    }
+
+    pub(super) fn set_written(&self, end: PhysicalOffset) {
+        self.written.store(end.0, Ordering::Release);
+    }
+
+    /// Takes back what was written behind `to`, which nobody may have seen. The bytes stay.
+    fn unwrite(&self, to: PhysicalOffset) {
+        let _one_at_a_time = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        assert!(to >= self.committed(), "what is committed stays");
+        self.written.store(to.0, Ordering::Release);
+        self.flushed.store(self.flushed().min(to).0, Ordering::Release);
+    }
+
+    /// Forgets all segments; the log goes on at `base`.
+    fn restart_at(&self, base: PhysicalOffset) -> Vec<Arc<Segment>> {
+        let _one_at_a_time = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        let segments = self.write_segments().drain(..).collect();
+        for position in [&self.written, &self.flushed, &self.committed] {
+            position.store(base.0, Ordering::Release);
+        }
+        segments
     }
 
     /// Returns the position of the first retained byte.
@@ -338,6 +373,40 @@ impl Store {
         let segment = Arc::new(Segment::create(&self.disk, folder, base.0, self.config.segment_bytes)?);
         self.log.write_segments().push_back(Arc::clone(&segment));
         Ok(segment)
+    }
+
+    /// Returns the segment that `position` is in; makes it if it is the next one.
+    pub(super) fn ensure_segment_of(&self, position: PhysicalOffset) -> Result<Arc<Segment>> {
+        let end = self.segment_end(position).0;
+        self.ensure_segment(PhysicalOffset(end - self.config.segment_bytes))
+    }
+
+    /// Takes the log back to `to`, durably: nothing behind it can be found again.
+    pub(super) fn cut_written(&self, to: PhysicalOffset) -> Result<()> {
+        self.log.unwrite(to);
+        for segment in self.log.segments() {
+            if segment.end() > to {
+                segment.zero_from(segment.base().max(to))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Throws away the log and all that is derived from it; it goes on at `base`.
+    pub(super) fn restart_at(&self, base: PhysicalOffset) -> Result<()> {
+        let _one_at_a_time = self.deleting.lock().unwrap_or_else(PoisonError::into_inner);
+        let _no_checkpoint = self.checkpointing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.checkpoint.write(CheckpointState::default())?;
+        for segment in self.log.restart_at(base) {
+            let path = segment.path();
+            self.disk.remove(path).map_err(|error| Error::io("remove segment", path, error))?;
+        }
+        let folder = &self.config.commit_log;
+        self.disk.sync_folder(folder).map_err(|error| Error::io("sync folder", folder, error))?;
+        self.queues.clear()?;
+        self.index.clear()?;
+        self.dispatched.store(base.0, Ordering::Release);
+        self.ensure_segment(base).map(|_| ())
     }
 
     /// Makes the next segment when the one being written is half full, so that no send waits for it.

@@ -484,6 +484,23 @@ impl ConsumeQueues {
         Ok(())
     }
 
+    /// Removes all queues and their files.
+    pub(super) fn clear(&self) -> Result<()> {
+        for topic in self.topics() {
+            self.remove_topic(&topic)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a queue that holds nothing go on at `offset`, if it is not further already.
+    pub(super) fn seed(&self, topic: &Topic, queue_id: QueueId, offset: QueueOffset) {
+        let queue = self.get_or_create(topic, queue_id);
+        let mut state = queue.lock();
+        if state.max() < offset.0 {
+            state.start_at(offset.0);
+        }
+    }
+
     /// Removes a topic's queues and their files, durably: they must not come back beside a new topic of that name.
     pub(super) fn remove_topic(&self, topic: &Topic) -> Result<()> {
         let removed = self.topics.write().unwrap_or_else(PoisonError::into_inner).remove(topic);

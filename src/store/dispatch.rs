@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::entry::head_of;
 use super::{QueueEntry, Result, Store};
 use crate::message::{Record, RecordError, Scanned, key, scan, tags_code};
 use crate::model::{PhysicalOffset, QueueId, QueueOffset, Topic, system_topic};
@@ -86,6 +87,13 @@ impl Committer {
         Ok(())
     }
 
+    /// Makes queues that hold nothing go on where a snapshot says.
+    pub fn seed_queues(&self, seeds: &[super::QueueSeed]) {
+        for seed in seeds {
+            self.store.queues.seed(&seed.topic, seed.queue_id, seed.offset);
+        }
+    }
+
     /// Forgets a topic's queues and their files.
     pub fn forget_topic(&self, topic: &Topic) -> Result<()> {
         // Recovery must not read the topic's records again: without their queue they would seem out of order and end
@@ -135,6 +143,10 @@ impl Store {
     /// Returns the third field of a queue entry: a tag's hash, or for delayed messages when they are due, as Java's
     /// `CommitLog.checkMessageAndReturnSize`.
     fn tags_code(&self, record: &Record<'_>) -> i64 {
+        if record.topic == system_topic::RAFT_LOG {
+            let term = head_of(record).map_or(0, |head| head.term.0);
+            return i64::try_from(term).unwrap_or(i64::MAX);
+        }
         let properties = record.properties();
         if record.topic == system_topic::SCHEDULE {
             let level: usize = properties.get(key::DELAY).and_then(|level| level.parse().ok()).unwrap_or(0);

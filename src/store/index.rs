@@ -205,6 +205,12 @@ impl Index {
         }
     }
 
+    /// Removes all files.
+    pub(super) fn clear(&self) -> Result<()> {
+        let files: Vec<_> = self.lock().drain(..).collect();
+        files.iter().try_for_each(|file| self.remove(&file.path))
+    }
+
     fn put_key(&self, text: &str, record: &Record<'_>) -> Result<()> {
         let file = self.writable(record)?;
         file.put(key_hash(text), record)

@@ -8,6 +8,10 @@ mod commit_log;
 mod consume_queue;
 mod dispatch;
 mod draft;
+mod entry;
+mod entry_log;
+mod entry_recovery;
+mod entry_writer;
 mod error;
 mod index;
 mod maintenance;
@@ -26,11 +30,14 @@ pub use commit_log::{Appended, CommitLog, Writer};
 pub use consume_queue::{ConsumeQueue, ConsumeQueues, QueueEntry};
 pub use dispatch::{Arrival, Committer, Event, Listener};
 pub use draft::Draft;
+pub use entry::{EntryError, EntryHead, EntryKind, decode_entry, decode_head};
+pub use entry_log::{EntryId, EntryLog, NewEntry, StoredEntry, position_of};
+pub use entry_writer::Flushed;
 pub use error::Error;
 pub use index::{Index, IndexQuery};
 pub use maintenance::Threads;
 pub use read::{Boundary, Read, ReadLimits, ReadStatus};
-pub use recovery::Opened;
+pub use recovery::{EntryOptions, Opened, OpenedEntries, QueueSeed};
 pub use retention::Retention;
 
 use crate::env::{Clock, Disk, Lock};
@@ -118,6 +125,10 @@ pub struct Store {
     deleting: Mutex<()>,
     /// Set while the disk is too full to take more.
     full: AtomicBool,
+    /// The log consists of Raft entries.
+    entries: bool,
+    /// How far a Raft log may be deleted.
+    wanted_min: AtomicU64,
     /// Held while a segment is made.
     growing: Mutex<()>,
     failure: OnceLock<String>,
@@ -147,6 +158,11 @@ impl Store {
         &self.config
     }
 
+    /// Returns the clock that store times come from.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
     /// Changes when segments are deleted, from the next look on. The time between two looks stays.
     pub fn set_retention(&self, retention: Retention) {
         *self.retention.write().unwrap_or_else(PoisonError::into_inner) = retention;
@@ -164,6 +180,11 @@ impl Store {
     /// Returns whether the disk is too full to take more messages.
     pub fn is_full(&self) -> bool {
         self.full.load(Ordering::Relaxed)
+    }
+
+    /// Refuses messages until the disk has room again.
+    fn set_full(&self) {
+        self.full.store(true, Ordering::Relaxed);
     }
 
     /// Returns why the store must not be written any more: a failed sync or write.

@@ -14,13 +14,14 @@ use std::sync::{Arc, OnceLock, RwLock};
 
 use super::checkpoint::{Checkpoint, CheckpointState};
 use super::dispatch::Announce;
+use super::entry_log::EntryLog;
 use super::segment::{Segment, base_of};
 use super::{
     CommitLog, Committer, ConsumeQueues, Error, Index, Listener, Result, Store, StoreConfig, Writer,
 };
 use crate::env::{Clock, Disk};
 use crate::message::{Record, RecordError, Scanned, scan};
-use crate::model::{PhysicalOffset, QueueId, QueueOffset, Topic};
+use crate::model::{LogIndex, PhysicalOffset, QueueId, QueueOffset, Topic};
 
 /// Bytes of a cut tail that are kept for the operator.
 const CUT_KEPT_MAX: usize = 64 << 20;
@@ -38,11 +39,105 @@ pub struct Opened {
     pub committer: Committer,
 }
 
+/// What the layer above knows of a Raft log before it is opened.
+#[derive(Debug, Default)]
+pub struct EntryOptions {
+    /// Whether entries are synced before they count as flushed.
+    pub sync: bool,
+    /// Entries that end at or below are committed for sure.
+    pub committed: PhysicalOffset,
+    /// The last entry that this replica knew to be committed, as far as it remembers.
+    pub committed_index: Option<LogIndex>,
+    /// Where queues stood when the log began, so that one without a retained message goes on.
+    pub queues: Vec<QueueSeed>,
+    /// Throw everything away and begin at this position: a snapshot was being installed.
+    pub restart_at: Option<PhysicalOffset>,
+}
+
+/// The next offset of a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueSeed {
+    /// The topic.
+    pub topic: Topic,
+    /// The queue.
+    pub queue_id: QueueId,
+    /// The offset of its next message.
+    pub offset: QueueOffset,
+}
+
+/// A store whose log is a Raft log, with the handles that only `replication` may hold.
+#[derive(Debug)]
+pub struct OpenedEntries {
+    /// For everybody.
+    pub store: Arc<Store>,
+    /// The Raft log.
+    pub log: EntryLog,
+    /// Makes entries visible.
+    pub committer: Committer,
+    /// Set if good entries were found behind a damaged one: entries up to this index were in the log once.
+    pub damaged_below: Option<LogIndex>,
+}
+
 impl Store {
     /// Opens or makes the store under `config.root` and recovers it if it was not closed.
     ///
     /// Blocks for as long as recovery takes. `listener` is told of messages that become visible later.
     pub fn open(config: StoreConfig, disk: Disk, clock: Clock, listener: Listener) -> Result<Opened> {
+        let store = Self::assemble(config, disk, clock, listener, false)?;
+        let abort = store.config.root.join("abort");
+        let clean = !exists(&store.disk, &abort)?;
+        store.recover(clean)?;
+        write_abort(&store.disk, &abort)?;
+        store.clean()?;
+
+        let store = Arc::new(store);
+        let active = store.active_segment()?;
+        let next_offsets = next_offsets(&store.queues);
+        let timestamp = store.dispatched_timestamp.load(Ordering::Relaxed);
+        let writer = Writer::new(Arc::clone(&store), active, next_offsets, timestamp);
+        let committer = Committer::new(Arc::clone(&store));
+        Ok(Opened { store, writer, committer })
+    }
+
+    /// Opens or makes a store whose log is a Raft log. Entries behind `options.committed` do not become visible.
+    ///
+    /// Blocks for as long as recovery takes.
+    pub fn open_entries(
+        config: StoreConfig,
+        options: EntryOptions,
+        disk: Disk,
+        clock: Clock,
+        listener: Listener,
+    ) -> Result<OpenedEntries> {
+        let store = Self::assemble(config, disk, clock, listener, true)?;
+        if let Some(base) = options.restart_at {
+            store.restart_at(base)?;
+        }
+        let abort = store.config.root.join("abort");
+        let clean = !exists(&store.disk, &abort)?;
+        let found = store.recover_entries(clean, &options)?;
+        write_abort(&store.disk, &abort)?;
+        store.clean()?;
+        let store = Arc::new(store);
+        let log = EntryLog::start(&store, found.end, found.last, found.tail, options.sync)?;
+        let committer = Committer::new(Arc::clone(&store));
+        Ok(OpenedEntries { store, log, committer, damaged_below: found.damaged_below })
+    }
+
+    /// Returns where the log of a store that is not open begins.
+    pub fn first_position(config: &StoreConfig, disk: &Disk) -> Result<PhysicalOffset> {
+        let folder = &config.commit_log;
+        let paths = disk.list(folder).map_err(|error| Error::io("list", folder, error))?;
+        Ok(PhysicalOffset(paths.iter().find_map(|path| base_of(path)).unwrap_or(0)))
+    }
+
+    fn assemble(
+        config: StoreConfig,
+        disk: Disk,
+        clock: Clock,
+        listener: Listener,
+        entries: bool,
+    ) -> Result<Self> {
         let root = config.root.clone();
         for folder in [&root, &config.commit_log] {
             disk.make_folder(folder).map_err(|error| Error::io("make folder", folder, error))?;
@@ -61,7 +156,7 @@ impl Store {
             config.index_slots,
             config.index_entries,
         );
-        let store = Self {
+        Ok(Self {
             retention: RwLock::new(config.retention.clone()),
             config,
             disk,
@@ -76,24 +171,13 @@ impl Store {
             checkpointing: std::sync::Mutex::new(()),
             deleting: std::sync::Mutex::new(()),
             full: AtomicBool::new(false),
+            entries,
+            wanted_min: AtomicU64::new(0),
             growing: std::sync::Mutex::new(()),
             failure: OnceLock::new(),
             listener,
             _lock: lock,
-        };
-        let abort = root.join("abort");
-        let clean = !exists(&store.disk, &abort)?;
-        store.recover(clean)?;
-        write_abort(&store.disk, &abort)?;
-        store.clean()?;
-
-        let store = Arc::new(store);
-        let active = store.active_segment()?;
-        let next_offsets = next_offsets(&store.queues);
-        let timestamp = store.dispatched_timestamp.load(Ordering::Relaxed);
-        let writer = Writer::new(Arc::clone(&store), active, next_offsets, timestamp);
-        let committer = Committer::new(Arc::clone(&store));
-        Ok(Opened { store, writer, committer })
+        })
     }
 
     fn recover(&self, clean: bool) -> Result<()> {
@@ -125,7 +209,7 @@ impl Store {
         })?;
         let closed_here = clean && state.ours.is_some_and(|ours| ours.flushed == end);
         if !closed_here {
-            self.cut(end, reason)?;
+            self.cut(end, &reason.map_or_else(String::new, |reason| reason.to_string()))?;
         }
         if end < plan.dispatch_from {
             tracing::error!(%end, dispatched = %plan.dispatch_from, "the log ends before what was dispatched");
@@ -147,7 +231,7 @@ impl Store {
     }
 
     /// Decides where to begin.
-    fn plan(&self, clean: bool, state: &CheckpointState) -> Result<Plan> {
+    pub(super) fn plan(&self, clean: bool, state: &CheckpointState) -> Result<Plan> {
         let segments = self.log.segments();
         let min = self.log.min();
         let last = segments.last().map_or(min, |segment| segment.end());
@@ -219,7 +303,7 @@ impl Store {
     }
 
     /// Makes the log end at `end`, durably. Keeps what is cut off in `cut/`.
-    fn cut(&self, end: PhysicalOffset, reason: Option<RecordError>) -> Result<()> {
+    pub(super) fn cut(&self, end: PhysicalOffset, reason: &str) -> Result<()> {
         for segment in self.log.segments() {
             if segment.end() <= end {
                 continue;
@@ -231,7 +315,6 @@ impl Store {
                 .last_used(at)
                 .map_err(|error| Error::io("read the tail of segment", segment.path(), error))?;
             let Some(used) = used.and_then(|used| usize::try_from(used - at).ok()) else { continue };
-            let reason = reason.map_or_else(String::new, |reason| reason.to_string());
             tracing::warn!(phy_offset = %from, bytes = used, reason, "cut off the tail of the log");
             self.keep_cut(from, &segment.tail(from)[..used.min(CUT_KEPT_MAX)])?;
             segment.zero_from(from)?;
@@ -263,13 +346,13 @@ impl Store {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Plan {
+pub(super) struct Plan {
     /// Start of a record, or the end of the log.
-    scan_from: PhysicalOffset,
+    pub(super) scan_from: PhysicalOffset,
     /// Records below are in the derived files. Not below `scan_from`.
-    dispatch_from: PhysicalOffset,
+    pub(super) dispatch_from: PhysicalOffset,
     /// True if the queues are known up to `dispatch_from`, so that the offsets from there on can be checked.
-    strict: bool,
+    pub(super) strict: bool,
 }
 
 fn open_segments(config: &StoreConfig, disk: &Disk) -> Result<VecDeque<Arc<Segment>>> {
@@ -339,7 +422,7 @@ fn next_offsets(queues: &ConsumeQueues) -> HashMap<Topic, Vec<u64>> {
     next
 }
 
-fn exists(disk: &Disk, path: &Path) -> Result<bool> {
+pub(super) fn exists(disk: &Disk, path: &Path) -> Result<bool> {
     disk.exists(path).map_err(|error| Error::io("stat", path, error))
 }
 

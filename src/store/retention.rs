@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use super::segment::Segment;
 use super::{Error, Result, Store};
+use crate::model::PhysicalOffset;
 
 /// When segments are deleted. Source: RocketMQ `MessageStoreConfig`, `CleanCommitLogService`.
 #[derive(Debug, Clone, PartialEq)]
@@ -119,6 +120,9 @@ impl Store {
     fn delete_segments(&self, may_go: impl Fn(&Self, &Segment) -> Result<bool>) -> Result<usize> {
         // Of two threads at a time one would delete a segment that only the other looked at.
         let _one_at_a_time = self.deleting.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.entries {
+            return self.wish_min(may_go);
+        }
         let durable = self.checkpoint.state().ours.unwrap_or_default().dispatched;
         let mut deleted = 0;
         while deleted < DELETE_MAX {
@@ -136,6 +140,42 @@ impl Store {
             self.expire_derived()?;
         }
         Ok(deleted)
+    }
+
+    /// Returns how far the log may be deleted by its age and the room on the disk. For a Raft log, whose segments go
+    /// only with a snapshot.
+    pub fn wanted_min(&self) -> PhysicalOffset {
+        PhysicalOffset(self.wanted_min.load(Ordering::Acquire))
+    }
+
+    /// Deletes the segments that end at or below `min`. Blocks on the disk.
+    pub fn delete_below(&self, min: PhysicalOffset) -> Result<usize> {
+        let _one_at_a_time = self.deleting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut deleted = 0;
+        while self.log.segments().first().is_some_and(|oldest| oldest.end() <= min) {
+            let Some(oldest) = self.log.pop_oldest() else { break };
+            self.delete_segment(&oldest)?;
+            deleted += 1;
+        }
+        if deleted > 0 {
+            self.expire_derived()?;
+        }
+        Ok(deleted)
+    }
+
+    fn wish_min(&self, may_go: impl Fn(&Self, &Segment) -> Result<bool>) -> Result<usize> {
+        let durable = self.checkpoint.state().ours.unwrap_or_default().dispatched;
+        let segments = self.log.segments();
+        let mut min = self.log.min();
+        let last = segments.len().saturating_sub(1);
+        for oldest in segments.iter().take(last.min(DELETE_MAX)) {
+            if oldest.end() > durable || !may_go(self, oldest)? {
+                break;
+            }
+            min = oldest.end();
+        }
+        self.wanted_min.fetch_max(min.0, Ordering::AcqRel);
+        Ok(0)
     }
 
     fn expire_derived(&self) -> Result<()> {

@@ -1,0 +1,729 @@
+//! One replica's part in its group: starting, writing, operations, stopping.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::async_runtime::WatchReceiver as _;
+use openraft::errors::Fatal;
+use openraft::{ChangeMembers, Config, Instant as _, ServerState, SnapshotPolicy, StepDownPolicy};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinHandle;
+
+use super::codec::StateImage;
+use super::files::{Files, ReplicaFile};
+use super::log::Log;
+use super::machine::{Machine, Shared, blocking, purged_of, seeds_of};
+use super::network::{Connections, Replica, Timing, hello};
+use super::proposal::{Batch, batches};
+use super::server::{Local, serve};
+use super::types::{Member, Proposal, Raft, Types, committed_leader};
+use super::{roles, wire};
+use crate::env::{Clock, Disk, Random};
+use crate::metadata::{Metadata, MetadataCommand, MetadataImage};
+use crate::model::{LogIndex, PhysicalOffset, Term};
+use crate::replication::pending::{PendingAppend, PendingChange};
+use crate::replication::queue::AppendQueue;
+use crate::replication::{
+    Error, FlushMode, GroupSettings, GroupStatus, MemberStatus, QueueLimits, ReplicaState, Role,
+};
+use crate::store::{Draft, EntryOptions, Listener, OpenedEntries, Store, StoreConfig, Threads};
+
+/// How long a question to another replica may take.
+pub(super) const HELLO_LIMIT: Duration = Duration::from_secs(1);
+/// How long a proposal waits for a majority to be heard from again before it is refused.
+const LEASE_WAIT: Duration = Duration::from_secs(1);
+/// How long a hand-over of the leadership may take.
+const TRANSFER_LIMIT: Duration = Duration::from_secs(5);
+/// How long a stopping leader tries to hand over.
+const STOP_TRANSFER_LIMIT: Duration = Duration::from_secs(3);
+/// How long a change of the members may take, the copying of the log to a new one included.
+const MEMBERSHIP_LIMIT: Duration = Duration::from_secs(3600);
+
+/// What a replica is started with.
+pub(crate) struct Start {
+    pub(crate) store: StoreConfig,
+    pub(crate) listener: Listener,
+    pub(crate) metadata: Arc<Metadata>,
+    pub(crate) settings: GroupSettings,
+    pub(crate) limits: QueueLimits,
+    pub(crate) disk: Disk,
+    pub(crate) clock: Clock,
+}
+
+/// One replica of a group.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub(super) settings: GroupSettings,
+    pub(super) shared: Arc<Shared>,
+    log: Log,
+    pub(super) connections: Connections,
+    pub(super) replica: Mutex<ReplicaFile>,
+    /// Set when the replica takes part in the group.
+    raft: OnceLock<Raft>,
+    /// Why it does not, and what to do.
+    pub(super) outside: Mutex<Option<String>>,
+    /// Where clients reach the others.
+    pub(super) addresses: Mutex<HashMap<u64, String>>,
+    pub(super) role: watch::Sender<Role>,
+    queue: Arc<AppendQueue>,
+    pub(super) leader_changes: AtomicU64,
+    /// Handed to openraft when the replica takes part.
+    machine: Mutex<Option<Machine>>,
+    pub(super) stop: watch::Sender<bool>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+    maintenance: Mutex<Option<Threads>>,
+    /// Set by the first of several calls of `stop`.
+    stopped: Mutex<bool>,
+}
+
+impl Group {
+    /// Opens the store, listens on the Raft port, and takes part in the group as soon as that is safe.
+    pub(crate) async fn start(start: Start) -> Result<Arc<Self>, Error> {
+        let Start { store, listener, metadata, settings, limits, disk, clock } = start;
+        let own = settings
+            .peers
+            .iter()
+            .find(|peer| peer.id == settings.id)
+            .map(|peer| peer.address.clone())
+            .ok_or_else(|| Error::Group(format!("dLegerPeers does not name n{}", settings.id)))?;
+        let port = own.rsplit(':').next().unwrap_or_default();
+        let address = format!("{}:{port}", settings.bind_address);
+        let raft_listener = tokio::net::TcpListener::bind(&address)
+            .await
+            .map_err(|error| Error::Failed(format!("listen on the Raft port {address}: {error}")))?;
+        let sync = settings.flush == FlushMode::Sync;
+        let (group_name, id) = (settings.group.clone(), settings.id);
+        let (meta, clk) = (Arc::clone(&metadata), clock.clone());
+        let opened = blocking(move || open(store, listener, &meta, &group_name, id, sync, disk, clk)).await;
+        let Opened { opened, files, replica, image, floor } = opened.map_err(failed)?;
+        let OpenedEntries { store, log: entries, committer, damaged_below } = opened;
+        if let Some(index) = damaged_below {
+            tracing::error!(
+                %index, "the log was damaged: this replica does not vote until it has the entries again"
+            );
+            let barrier = files.barrier().map_err(failed)?.max(Some(index)).unwrap_or(index);
+            files.save_barrier(barrier).map_err(failed)?;
+        }
+        let maintenance = Threads::start(&store)?;
+        let (files, entries) = (Arc::new(files), Arc::new(entries));
+        let shared = Shared::new(
+            Arc::clone(&store),
+            Arc::clone(&entries),
+            metadata,
+            Arc::clone(&files),
+            clock,
+            image.as_ref(),
+        );
+        let shared = Arc::new(shared.map_err(failed)?);
+        let log = Log::new(entries, store, files, Arc::clone(&shared.waiting), purged_of(floor.as_ref()));
+        let log = log.map_err(failed)?;
+        let machine = Machine::new(Arc::clone(&shared), committer, log.clone());
+        let who = Replica { group: settings.group.clone(), id: settings.id };
+        let timing = Timing::new(Duration::from_millis(settings.heartbeat_ms));
+        let (stop, stopping) = watch::channel(false);
+        let group = Arc::new(Self {
+            connections: Connections::new(who.clone(), timing),
+            shared,
+            log,
+            replica: Mutex::new(replica),
+            raft: OnceLock::new(),
+            outside: Mutex::new(Some("it has just started".into())),
+            addresses: Mutex::default(),
+            role: watch::channel(Role::Follower { term: Term(0), leader: None }).0,
+            queue: Arc::new(AppendQueue::new(limits)),
+            leader_changes: AtomicU64::new(0),
+            machine: Mutex::new(Some(machine)),
+            stop,
+            tasks: Mutex::default(),
+            maintenance: Mutex::new(Some(maintenance)),
+            stopped: Mutex::new(false),
+            settings,
+        });
+        let server = serve(raft_listener, who, Arc::<Self>::clone(&group), stopping);
+        let joining = tokio::spawn(super::join::run(Arc::clone(&group)));
+        group.lock_tasks().extend([server, joining]);
+        Ok(group)
+    }
+
+    /// Starts openraft, and what needs it.
+    pub(super) async fn take_part(self: &Arc<Self>) -> Result<Raft, Error> {
+        let machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let machine = machine.ok_or_else(|| Error::Group("the replica takes part already".into()))?;
+        let config = Arc::new(config(&self.settings)?);
+        let raft =
+            Raft::new(self.settings.id, config, self.connections.clone(), self.log.clone(), machine).await;
+        let raft = raft.map_err(|error| Error::Failed(format!("start Raft: {error}")))?;
+        *self.outside.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let _ = self.raft.set(raft.clone());
+        self.lock_tasks().extend([
+            tokio::spawn(roles::run(Arc::clone(self), raft.clone())),
+            tokio::spawn(roles::learn_addresses(Arc::clone(self))),
+            tokio::spawn(roles::tend(Arc::clone(self), raft.clone())),
+            tokio::spawn(propose(Arc::clone(self), raft.clone())),
+            tokio::spawn(commit_notes(Arc::clone(self))),
+        ]);
+        Ok(raft)
+    }
+
+    pub(crate) fn store(&self) -> &Arc<Store> {
+        &self.shared.store
+    }
+
+    pub(crate) fn role(&self) -> watch::Receiver<Role> {
+        self.role.subscribe()
+    }
+
+    pub(crate) async fn append(
+        &self,
+        term: Term,
+        draft: Draft,
+        command: Option<MetadataCommand>,
+    ) -> Result<PendingAppend, Error> {
+        let max = self.shared.entries.draft_max();
+        if draft.len() > max {
+            return Err(Error::Refused(format!(
+                "{} bytes do not fit into a segment; the most is {max}, raise mappedFileSizeCommitLog",
+                draft.len()
+            )));
+        }
+        if self.shared.store.is_full() {
+            return Err(Error::Full("the used space of the disk is above diskSpaceWarningLevelRatio".into()));
+        }
+        self.queue.put(term, draft, command).await
+    }
+
+    pub(crate) fn change(&self, term: Term, command: MetadataCommand) -> Result<PendingChange, Error> {
+        if let MetadataCommand::CommitOffset { group, topic, queue_id, .. } = &command {
+            self.shared.metadata.forget_noted(Some((group, topic, *queue_id)));
+        }
+        self.queue.change(term, command)
+    }
+
+    pub(crate) fn note(&self, term: Term, command: MetadataCommand) -> Result<(), Error> {
+        match command {
+            MetadataCommand::CommitOffset { group, topic, queue_id, offset } => {
+                self.shared.metadata.note(&group, &topic, queue_id, offset);
+                Ok(())
+            }
+            other => self.queue.change(term, other).map(|_| ()),
+        }
+    }
+
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.queue.bytes()
+    }
+
+    /// Returns the Raft handle, or why this replica does not take part.
+    fn raft_or_reason(&self) -> Result<&Raft, Error> {
+        self.raft.get().ok_or_else(|| {
+            let outside = self.outside.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            Error::Group(format!(
+                "n{} does not take part in the group: {}",
+                self.settings.id,
+                outside.unwrap_or_default()
+            ))
+        })
+    }
+
+    /// Returns the Raft handle of a leader.
+    fn leading(&self) -> Result<&Raft, Error> {
+        let raft = self.raft_or_reason()?;
+        if self.role.borrow().is_leader() { Ok(raft) } else { Err(Error::NotLeader) }
+    }
+
+    pub(crate) async fn add_peer(&self, id: u64, address: &str) -> Result<(), Error> {
+        let raft = self.leading()?;
+        if self.shared.membership().get_node(&id).is_some() {
+            return Err(Error::Group(format!("n{id} is a member already; removePeer or rejoin it first")));
+        }
+        self.take_in(raft, id, address).await
+    }
+
+    pub(crate) async fn remove_peer(&self, id: u64) -> Result<(), Error> {
+        let raft = self.leading()?;
+        let membership = self.shared.membership();
+        if membership.get_node(&id).is_none() {
+            return Err(Error::Group(format!("n{id} is not a member of {}", self.settings.group)));
+        }
+        if membership.voter_ids().eq([id]) {
+            return Err(Error::Group(format!("n{id} is the only voter; add another one first")));
+        }
+        if id == self.settings.id {
+            return Err(Error::Group(format!("n{id} leads; hand over with transferLeader first")));
+        }
+        self.take_out(raft, id).await
+    }
+
+    pub(crate) async fn rejoin(&self, id: u64) -> Result<(), Error> {
+        let raft = self.leading()?;
+        let membership = self.shared.membership();
+        let configured = self.settings.peers.iter().find(|peer| peer.id == id).map(|peer| &peer.address);
+        let known = membership.get_node(&id).map(|member| &member.raft_address);
+        let address = known.or(configured).cloned().ok_or_else(|| {
+            Error::Group(format!("n{id} was never a member and is not in dLegerPeers; use addPeer"))
+        })?;
+        if id == self.settings.id {
+            return Err(Error::Group(format!("n{id} leads this group; it has its log")));
+        }
+        let identity = self.identity_at(id, &address).await?;
+        if membership.get_node(&id).is_some_and(|member| member.identity == identity) {
+            return Err(Error::Group(format!("n{id} is a member and did not lose its disk")));
+        }
+        if known.is_some() {
+            self.take_out(raft, id).await?;
+        }
+        self.take_in(raft, id, &address).await
+    }
+
+    async fn identity_at(&self, id: u64, address: &str) -> Result<u128, Error> {
+        let target = Replica { group: self.settings.group.clone(), id: self.settings.id }.target(id);
+        let answer = hello(address, target, HELLO_LIMIT)
+            .await
+            .map_err(|reason| Error::Group(format!("n{id} at {address} cannot be reached: {reason}")))?;
+        wire::identity_from_bytes(&answer.identity)
+            .map_err(|error| Error::Group(format!("n{id} at {address}: {error}")))
+    }
+
+    /// Makes a replica a learner, waits until it has the log, and gives it a vote.
+    async fn take_in(&self, raft: &Raft, id: u64, address: &str) -> Result<(), Error> {
+        let identity = self.identity_at(id, address).await?;
+        let member = Member { raft_address: address.to_owned(), identity };
+        tracing::info!(peer = id, address, "a replica is being added as a learner");
+        let add = async {
+            raft.add_learner(id, member, true).await.map_err(refused)?;
+            let voters = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
+            raft.change_membership(voters, false).await.map_err(refused)?;
+            Ok(())
+        };
+        tokio::time::timeout(MEMBERSHIP_LIMIT, add)
+            .await
+            .unwrap_or_else(|_| Err(Error::Group(format!("n{id} did not catch up; it stays a learner"))))
+    }
+
+    async fn take_out(&self, raft: &Raft, id: u64) -> Result<(), Error> {
+        tracing::info!(peer = id, "a replica is being removed");
+        let ids = BTreeSet::from([id]);
+        if self.shared.membership().voter_ids().any(|voter| voter == id) {
+            raft.change_membership(ChangeMembers::RemoveVoters(ids.clone()), true).await.map_err(refused)?;
+        }
+        raft.change_membership(ChangeMembers::RemoveNodes(ids), false).await.map_err(refused)?;
+        Ok(())
+    }
+
+    pub(crate) async fn transfer_leader(&self, to: Option<u64>) -> Result<(), Error> {
+        let raft = self.leading()?;
+        let to = match to {
+            Some(id) if id == self.settings.id => return Ok(()),
+            Some(id) if self.shared.membership().voter_ids().any(|voter| voter == id) => id,
+            Some(id) => return Err(Error::Group(format!("n{id} has no vote in {}", self.settings.group))),
+            None => self
+                .best_successor(raft)
+                .ok_or_else(|| Error::Group("no other replica is close enough to take over".into()))?,
+        };
+        self.hand_over(raft, to, TRANSFER_LIMIT).await
+    }
+
+    /// Hands the leadership to `to` and waits until this replica knows that it has it.
+    pub(super) async fn hand_over(&self, raft: &Raft, to: u64, limit: Duration) -> Result<(), Error> {
+        tracing::info!(peer = to, "leadership is handed over");
+        raft.trigger().transfer_leader(to).await.map_err(|error| Error::Failed(error.to_string()))?;
+        let handed = raft.wait(Some(limit)).current_leader(to, "the leadership is handed over").await;
+        handed.map(|_| ()).map_err(|_| {
+            Error::Group(format!("n{to} did not take over within {} s; the leader stays", limit.as_secs()))
+        })
+    }
+
+    /// Returns the voter that has most of the log, preferred ones first among equals.
+    pub(super) fn best_successor(&self, raft: &Raft) -> Option<u64> {
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let replication = metrics.replication.as_ref()?;
+        let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
+        let preferred = |id: u64| {
+            let list = &self.settings.preferred_leaders;
+            list.iter().position(|preferred| *preferred == id).map_or(0, |at| list.len() - at)
+        };
+        replication
+            .iter()
+            .filter(|(id, _)| **id != self.settings.id && voters.contains(id))
+            .filter_map(|(id, matched)| Some((matched.as_ref()?.index(), preferred(*id), *id)))
+            .max()
+            .map(|(_, _, id)| id)
+    }
+
+    pub(crate) async fn read_barrier(&self) -> Result<(), Error> {
+        let raft = self.raft_or_reason()?;
+        let unconfirmed = |error: String| Error::Group(format!("the read could not be confirmed: {error}"));
+        let leader = raft.current_leader().await.ok_or(Error::NotLeader)?;
+        if leader == self.settings.id {
+            let confirmed = raft.ensure_linearizable(openraft::ReadPolicy::ReadIndex).await;
+            return confirmed.map(|_| ()).map_err(|error| unconfirmed(error.to_string()));
+        }
+        let address = self.raft_address(leader).ok_or(Error::NotLeader)?;
+        let read = self.connections.read_index(leader, &address, HELLO_LIMIT).await.map_err(unconfirmed)?;
+        let applied = raft.wait(Some(LEASE_WAIT)).applied_index_at_least(Some(read.index()), "a read").await;
+        applied.map(|_| ()).map_err(|error| unconfirmed(error.to_string()))
+    }
+
+    /// Returns where a replica listens for the others.
+    pub(super) fn raft_address(&self, id: u64) -> Option<String> {
+        let members = self.shared.membership();
+        members.get_node(&id).map(|member| member.raft_address.clone()).or_else(|| {
+            self.settings.peers.iter().find(|peer| peer.id == id).map(|peer| peer.address.clone())
+        })
+    }
+
+    pub(crate) fn status(&self) -> GroupStatus {
+        let log = self.shared.store.log();
+        let entries = &self.shared.entries;
+        let index = |id: Option<u64>| LogIndex(id.unwrap_or(0));
+        let applied = self.shared.applied().map(|id| id.index());
+        let mut status = GroupStatus {
+            group: self.settings.group.clone(),
+            id: self.settings.id,
+            state: ReplicaState::Outside,
+            outside_reason: self.outside.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            term: self.role.borrow().term(),
+            leader: None,
+            leader_address: None,
+            first_index: entries.first_index().unwrap_or_default(),
+            last_index: entries.last().map(|last| last.index).unwrap_or_default(),
+            committed_index: index(applied),
+            applied_index: index(applied),
+            snapshot_index: None,
+            log_min: log.min(),
+            log_end: entries.end(),
+            quorum_age_ms: None,
+            leader_changes: self.leader_changes.load(Ordering::Relaxed),
+            members: Vec::new(),
+        };
+        if let Some(raft) = self.raft.get() {
+            self.fill_status(raft, &mut status);
+        }
+        status
+    }
+
+    fn fill_status(&self, raft: &Raft, status: &mut GroupStatus) {
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        status.state = match metrics.state {
+            ServerState::Leader if self.role.borrow().is_leader() => ReplicaState::Leader,
+            ServerState::Leader => ReplicaState::LeaderNotReady,
+            ServerState::Candidate => ReplicaState::Candidate,
+            ServerState::Learner => ReplicaState::Learner,
+            _ => ReplicaState::Follower,
+        };
+        status.term = Term(metrics.current_term);
+        status.leader = metrics.current_leader;
+        status.leader_address = metrics.current_leader.and_then(|id| self.client_address(id));
+        let committed = metrics.local_committed.map(|id| LogIndex(id.index()));
+        status.committed_index = committed.unwrap_or_default().max(status.applied_index);
+        status.snapshot_index = metrics.snapshot.map(|id| LogIndex(id.index()));
+        status.quorum_age_ms = quorum_age(raft).map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
+        for (id, member) in metrics.membership_config.nodes() {
+            let matched = match &metrics.replication {
+                Some(_) if *id == self.settings.id => Some(status.last_index),
+                Some(replication) => {
+                    replication.get(id).map(|matched| LogIndex(matched.map_or(0, |id| id.index())))
+                }
+                None => None,
+            };
+            status.members.push(MemberStatus {
+                id: *id,
+                raft_address: member.raft_address.clone(),
+                voter: voters.contains(id),
+                matched_index: matched,
+                lag: matched.map(|matched| status.last_index.0.saturating_sub(matched.0)),
+            });
+        }
+    }
+
+    /// Returns where clients reach a replica, if it is known.
+    pub(super) fn client_address(&self, id: u64) -> Option<String> {
+        if id == self.settings.id {
+            return Some(self.settings.client_address.clone());
+        }
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// Hands over, stops openraft, and closes the store.
+    pub(crate) async fn stop(&self) -> Result<(), Error> {
+        if std::mem::replace(&mut *self.stopped.lock().unwrap_or_else(PoisonError::into_inner), true) {
+            return Ok(());
+        }
+        if let Some(raft) = self.raft.get() {
+            if self.role.borrow().is_leader()
+                && let Some(successor) = self.best_successor(raft)
+                && let Err(error) = self.hand_over(raft, successor, STOP_TRANSFER_LIMIT).await
+            {
+                tracing::warn!(%error, "stopping without a hand-over");
+            }
+            self.queue.close();
+            if let Err(error) = raft.shutdown().await {
+                tracing::error!(%error, "Raft ended badly");
+            }
+        }
+        self.queue.close();
+        self.stop.send_replace(true);
+        let tasks: Vec<_> = self.lock_tasks().drain(..).collect();
+        for task in tasks {
+            let _ = task.await;
+        }
+        self.shared.waiting.stop();
+        drop(self.machine.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let maintenance = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let shared = Arc::clone(&self.shared);
+        let closed = blocking(move || {
+            shared.entries.stop();
+            drop(maintenance);
+            shared.save_image()?;
+            shared.metadata.save().map_err(io::Error::other)?;
+            shared.store.close().map_err(io::Error::other)
+        });
+        closed.await.map_err(failed)
+    }
+
+    fn lock_tasks(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Local for Group {
+    fn hello(&self) -> wire::HelloResponse {
+        let replica = self.replica.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let membership = match self.raft.get() {
+            Some(raft) => raft.metrics().borrow_watched().membership_config.membership().clone(),
+            None => self.shared.membership().membership().clone(),
+        };
+        let voters: BTreeSet<u64> = membership.voter_ids().collect();
+        wire::HelloResponse {
+            identity: wire::identity_to_bytes(replica.identity),
+            joined: replica.joined,
+            members: membership
+                .nodes()
+                .map(|(id, member)| wire::member(*id, member, voters.contains(id)))
+                .collect(),
+            client_address: self.settings.client_address.clone(),
+            vote: None,
+        }
+    }
+
+    fn raft(&self) -> Option<Raft> {
+        self.raft.get().cloned()
+    }
+
+    fn fetch(&self, first: u64, last: u64) -> Result<Vec<Bytes>, String> {
+        let applied = self.shared.applied().map_or(0, |id| id.index());
+        let to = last.min(applied);
+        if first > to {
+            return Err(format!("entry {first} is not committed here; the last one is {applied}"));
+        }
+        let entries = self
+            .shared
+            .entries
+            .entries(LogIndex(first), LogIndex(to + 1), 32 << 20)
+            .map_err(|error| error.to_string())?;
+        if entries.first().is_none_or(|entry| entry.index.0 != first) {
+            return Err(format!("entry {first} is no longer in the log"));
+        }
+        Ok(entries.into_iter().map(|entry| entry.bytes).collect())
+    }
+}
+
+struct Opened {
+    opened: OpenedEntries,
+    files: Files,
+    replica: ReplicaFile,
+    image: Option<StateImage>,
+    /// The snapshot that the first segment follows.
+    floor: Option<StateImage>,
+}
+
+#[expect(clippy::too_many_arguments, reason = "what a store is opened with")]
+fn open(
+    config: StoreConfig,
+    listener: Listener,
+    metadata: &Metadata,
+    group: &str,
+    id: u64,
+    sync: bool,
+    disk: Disk,
+    clock: Clock,
+) -> io::Result<Opened> {
+    disk.make_folder(&config.root)?;
+    let files = Files::open(config.root.join("raft"), disk.clone())?;
+    let replica = match files.replica()? {
+        Some(replica) if replica.group == group && replica.id == id => replica,
+        Some(other) => {
+            return Err(io::Error::other(format!(
+                "{} belongs to n{} of group {}, not to n{id} of {group}; check storePathRootDir and dLegerSelfId",
+                files.folder().display(),
+                other.id,
+                other.group
+            )));
+        }
+        None => {
+            let identity = Random::from_machine().next_u128();
+            let replica = ReplicaFile { group: group.to_owned(), id, identity, joined: false };
+            files.save_replica(&replica)?;
+            replica
+        }
+    };
+    let install = files.install()?;
+    let restart_at = install.as_ref().map(|image| PhysicalOffset(image.position));
+    let min = Store::first_position(&config, &disk).map_err(io::Error::other)?;
+    let floor = match &install {
+        Some(image) => Some(image.clone()),
+        None => files.snapshot(min)?,
+    };
+    if floor.is_none() && min.0 > 0 {
+        return Err(io::Error::other(format!(
+            "the log begins at {min}, but the snapshot of that segment is missing below {}; take this replica back in \
+             with an empty store and mqadmin rejoin",
+            files.folder().display()
+        )));
+    }
+    let image = install.clone().map_or_else(|| files.image(), |image| Ok(Some(image)))?;
+    let image = image.or_else(|| floor.clone());
+    let committed = files.committed();
+    let options = EntryOptions {
+        sync,
+        committed: PhysicalOffset(image.as_ref().map_or(0, |image| image.position)),
+        committed_index: committed.map(|id| LogIndex(id.index())).filter(|_| install.is_none()),
+        queues: seeds_of(floor.as_ref()),
+        restart_at,
+    };
+    let opened = Store::open_entries(config, options, disk, clock, listener).map_err(io::Error::other)?;
+    let tables = image.as_ref().map_or_else(MetadataImage::default, |image| image.metadata.clone());
+    metadata.restore(&tables).map_err(io::Error::other)?;
+    if let Some(image) = &install {
+        files.save_snapshot(image)?;
+        files.save_image(image)?;
+        opened.store.checkpoint_now().map_err(io::Error::other)?;
+        files.remove_install()?;
+    }
+    Ok(Opened { opened, files, replica, image, floor })
+}
+
+fn config(settings: &GroupSettings) -> Result<Config, Error> {
+    let config = Config {
+        cluster_name: settings.group.clone(),
+        heartbeat_interval: settings.heartbeat_ms,
+        election_timeout_min: settings.election_min_ms,
+        election_timeout_max: settings.election_max_ms,
+        enable_pre_vote: Some(true),
+        enable_leader_restore: Some(false),
+        quorum_loss_probe_interval: Some((settings.election_max_ms * 3).max(1000)),
+        removed_leader_step_down: StepDownPolicy::After(settings.election_max_ms),
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: 0,
+        purge_batch_size: 1,
+        replication_lag_threshold: u64::MAX,
+        max_payload_entries: 1024,
+        install_snapshot_timeout: 10_000,
+        backoff: "20ms 50ms 100ms ...200ms".into(),
+        ..Config::default()
+    };
+    config.validate().map_err(|error| Error::Group(format!("the settings of the group: {error}")))
+}
+
+/// Makes entries of what waits in the queue, one for all that came meanwhile, and a bounded number at a time.
+async fn propose(group: Arc<Group>, raft: Raft) {
+    let in_flight = Arc::new(Semaphore::new(group.settings.in_flight_max.max(1)));
+    loop {
+        // The queue is looked at only when an entry may be proposed: what comes meanwhile goes into that one.
+        let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else { return };
+        let mut permit = Some(permit);
+        let Some(items) = group.queue.take_async(group.settings.entry_bytes_max).await else { return };
+        for batch in batches(items) {
+            let permit = match permit.take() {
+                Some(permit) => permit,
+                None => match Arc::clone(&in_flight).acquire_owned().await {
+                    Ok(permit) => permit,
+                    Err(_) => return,
+                },
+            };
+            if let Err(error) = propose_one(&group, &raft, batch, permit).await {
+                tracing::error!(%error, "Raft takes no proposals any more");
+                return;
+            }
+        }
+    }
+}
+
+async fn propose_one(
+    group: &Group,
+    raft: &Raft,
+    mut batch: Batch,
+    permit: OwnedSemaphorePermit,
+) -> Result<(), Fatal<Types>> {
+    match leading_term(group, raft).await {
+        Some(term) if term == batch.term() => {
+            batch.set_in_flight(permit, group.shared.clock.instant());
+            raft.write(Proposal::new(batch)).with_leader(committed_leader(term)).await
+        }
+        _ => {
+            batch.refuse(&Error::NotLeader);
+            Ok(())
+        }
+    }
+}
+
+/// Returns the term in which this replica leads and a majority was heard from; waits for it for a moment.
+async fn leading_term(group: &Group, raft: &Raft) -> Option<u64> {
+    let lease = Duration::from_millis(group.settings.election_max_ms);
+    let deadline = tokio::time::Instant::now() + LEASE_WAIT;
+    loop {
+        let Role::Leader(term) = *group.role.borrow() else { return None };
+        if quorum_age(raft).is_none_or(|age| age < lease) {
+            return Some(term.0);
+        }
+        if tokio::time::Instant::now() >= deadline {
+            return None;
+        }
+        tokio::time::sleep(Duration::from_millis(group.settings.heartbeat_ms / 2)).await;
+    }
+}
+
+/// Returns how long ago a leader heard from a majority; `None` if it alone is one, or does not lead.
+pub(super) fn quorum_age(raft: &Raft) -> Option<Duration> {
+    let alone = raft.server_metrics().borrow_watched().membership_config.voter_ids().count() <= 1;
+    if alone {
+        return None;
+    }
+    raft.data_metrics().borrow_watched().last_quorum_acked.map(|at| at.elapsed())
+}
+
+/// Commits noted progress every now and then.
+async fn commit_notes(group: Arc<Group>) {
+    let mut stop = group.stop.subscribe();
+    let interval = Duration::from_millis(group.settings.offset_commit_interval_ms.max(1));
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(interval) => {}
+        }
+        let Role::Leader(term) = *group.role.borrow() else { continue };
+        let mut pending = Vec::new();
+        for command in group.shared.metadata.noted() {
+            pending.extend(group.queue.change(term, command));
+        }
+        for change in pending {
+            // What is not committed stays noted, as long as this replica leads.
+            let _ = change.committed().await;
+        }
+    }
+}
+
+fn failed(error: io::Error) -> Error {
+    Error::Failed(error.to_string())
+}
+
+fn refused(error: impl std::fmt::Display) -> Error {
+    Error::Group(format!("the group refused: {error}"))
+}

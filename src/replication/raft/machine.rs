@@ -1,0 +1,352 @@
+//! openraft's state machine: makes committed entries visible and carries their changes out.
+//!
+//! What is applied is durable by the store's checkpoint (queues, index) and the image (tables, membership), not entry by
+//! entry: after a restart openraft applies what follows the image once more. An entry's effect on the queues counts only
+//! behind the store's dispatched position, so applying it again changes nothing.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::{Stream, StreamExt};
+use openraft::storage::{EntryResponder, RaftStateMachine};
+use openraft::{OptionalSend, RaftSnapshotBuilder};
+use tokio::sync::{oneshot, watch};
+
+use super::codec::{StateImage, term_of};
+use super::files::{Files, decode_snapshot};
+use super::log::{Log, tell, wait};
+use super::proposal::Waiting;
+use super::types::{
+    Entry, Image, LogId, Payload, Snapshot, SnapshotMeta, Stored, StoredMembership, Types, log_id,
+};
+use crate::env::Clock;
+use crate::metadata::{Metadata, decode_commands};
+use crate::model::{LogIndex, PhysicalOffset, Term, Topic};
+use crate::store::{Committer, EntryHead, EntryId, EntryKind, EntryLog, QueueSeed, Store, decode_head};
+
+/// Time between two images. Bounds what is applied again after a restart.
+const IMAGE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What the state machine shares with the rest of the group.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) store: Arc<Store>,
+    pub(super) entries: Arc<EntryLog>,
+    pub(super) metadata: Arc<Metadata>,
+    pub(super) files: Arc<Files>,
+    pub(super) waiting: Arc<Waiting>,
+    pub(super) clock: Clock,
+    /// Term of the last applied entry.
+    pub(super) applied_term: watch::Sender<u64>,
+    applied: Mutex<Applied>,
+    /// Held while the image is replaced, so that an older one never replaces a newer one.
+    saving: Mutex<()>,
+    /// Segments below shall go: the position that the next snapshot is taken at.
+    pub(super) floor: Mutex<PhysicalOffset>,
+}
+
+#[derive(Debug, Clone)]
+struct Applied {
+    last: Option<LogId>,
+    crc: u32,
+    /// End of the last applied entry.
+    end: PhysicalOffset,
+    membership: StoredMembership,
+    /// Clock's reading at the last image.
+    imaged: Instant,
+}
+
+impl Shared {
+    pub(super) fn new(
+        store: Arc<Store>,
+        entries: Arc<EntryLog>,
+        metadata: Arc<Metadata>,
+        files: Arc<Files>,
+        clock: Clock,
+        image: Option<&StateImage>,
+    ) -> io::Result<Self> {
+        let last = image.and_then(StateImage::last_log_id);
+        let applied = Applied {
+            last,
+            crc: image.map_or(0, |image| image.crc),
+            end: PhysicalOffset(image.map_or(0, |image| image.position)),
+            membership: image.map(StateImage::membership).transpose()?.unwrap_or_default(),
+            imaged: clock.instant(),
+        };
+        let floor = Mutex::new(store.log().min());
+        Ok(Self {
+            store,
+            entries,
+            metadata,
+            files,
+            waiting: Arc::default(),
+            clock,
+            applied_term: watch::channel(last.map_or(0, |last| term_of(&last))).0,
+            applied: Mutex::new(applied),
+            saving: Mutex::new(()),
+            floor,
+        })
+    }
+
+    /// Returns the last applied entry.
+    pub(super) fn applied(&self) -> Option<LogId> {
+        self.lock().last
+    }
+
+    /// Returns the members as of the last applied entry.
+    pub(super) fn membership(&self) -> StoredMembership {
+        self.lock().membership.clone()
+    }
+
+    /// Saves the image of what is applied. Blocks on the disk.
+    ///
+    /// Only when nothing is being applied, or by whoever applies.
+    pub(super) fn save_image(&self) -> io::Result<()> {
+        let _one_at_a_time = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        let image = self.image();
+        self.files.save_image(&image)?;
+        self.lock().imaged = self.clock.instant();
+        Ok(())
+    }
+
+    fn image(&self) -> StateImage {
+        let applied = self.lock().clone();
+        StateImage::new(
+            applied.last,
+            applied.crc,
+            applied.end,
+            self.store.config().segment_bytes,
+            &applied.membership,
+            self.metadata.image(),
+        )
+    }
+
+    /// Saves the snapshot of the segment at `base`, in which the next entry stands.
+    fn save_snapshot(&self, base: PhysicalOffset) -> io::Result<()> {
+        let mut queues: Vec<(Topic, Vec<u64>)> = Vec::new();
+        for (topic, queue_id, queue) in self.store.queues().all() {
+            if queues.last().is_none_or(|(last, _)| *last != topic) {
+                queues.push((topic, Vec::new()));
+            }
+            let offsets = &mut queues.last_mut().expect("one was just pushed").1;
+            offsets.resize(queue_id.0 as usize + 1, 0);
+            offsets[queue_id.0 as usize] = queue.max_offset().0;
+        }
+        let mut image = self.image().with_queues(queues);
+        image.position = base.0;
+        self.files.save_snapshot(&image)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Applied> {
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The state machine; there is one.
+#[derive(Debug)]
+pub(super) struct Machine {
+    shared: Arc<Shared>,
+    committer: Arc<Committer>,
+    log: Log,
+}
+
+impl Machine {
+    pub(super) fn new(shared: Arc<Shared>, committer: Committer, log: Log) -> Self {
+        Self { shared, committer: Arc::new(committer), log }
+    }
+
+    async fn apply_one(&self, entry: &Entry) -> io::Result<()> {
+        let Payload::Stored(stored) = &entry.payload else {
+            return Err(io::Error::other("an entry came to be applied before it was in the log"));
+        };
+        let Stored { position, bytes, membership } = stored;
+        let end = position.plus(bytes.len() as u64);
+        let head = decode_head(bytes, *position).map_err(io::Error::other)?;
+        self.written(end).await?;
+        let size = self.shared.store.config().segment_bytes;
+        let before = self.shared.lock().clone();
+        if before.last.is_some() && before.end.0.saturating_sub(1) / size != position.0 / size {
+            let (shared, base) = (Arc::clone(&self.shared), PhysicalOffset(position.0 / size * size));
+            blocking(move || shared.save_snapshot(base)).await?;
+        }
+        let seen = *position < self.shared.store.dispatched();
+        if !head.forgotten.is_empty() && !seen {
+            self.forget(&head).await?;
+        }
+        if !seen {
+            self.committer.commit(*position, bytes).map_err(io::Error::other)?;
+        }
+        let commands = match head.kind {
+            EntryKind::Data => decode_commands(head.command).map_err(io::Error::other)?,
+            EntryKind::Blank | EntryKind::Membership => Vec::new(),
+        };
+        for command in &commands {
+            self.shared.metadata.apply(command, head.store_timestamp);
+        }
+        {
+            let mut applied = self.shared.lock();
+            applied.last = Some(entry.log_id);
+            applied.crc = head.crc;
+            applied.end = end;
+            if let Some(membership) = membership {
+                applied.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
+            }
+        }
+        self.shared.entries.applied(LogIndex(entry.log_id.index()));
+        let term = term_of(&entry.log_id);
+        self.shared.applied_term.send_if_modified(|known| std::mem::replace(known, term) != term);
+        self.shared.waiting.applied(entry.log_id.index());
+        Ok(())
+    }
+
+    /// Waits until the log can be read from the file up to `end`.
+    async fn written(&self, end: PhysicalOffset) -> io::Result<()> {
+        if self.shared.store.log().written() >= end {
+            return Ok(());
+        }
+        let (done, is_done) = oneshot::channel();
+        self.shared.entries.when_written(tell(done));
+        wait(is_done).await
+    }
+
+    /// Removes the queues of deleted topics.
+    async fn forget(&self, head: &EntryHead<'_>) -> io::Result<()> {
+        let topics: Vec<Topic> = head.forgotten.iter().map(|topic| Topic::new(*topic)).collect();
+        let (shared, committer) = (Arc::clone(&self.shared), Arc::clone(&self.committer));
+        blocking(move || {
+            shared.save_image()?;
+            topics.iter().try_for_each(|topic| committer.forget_topic(topic)).map_err(io::Error::other)
+        })
+        .await
+    }
+
+    async fn install(&self, image: StateImage) -> io::Result<()> {
+        let shared = &self.shared;
+        let size = shared.store.config().segment_bytes;
+        if image.segment_bytes != size {
+            return Err(io::Error::other(format!(
+                "mappedFileSizeCommitLog is {size} here and {} on the leader; make it the same",
+                image.segment_bytes
+            )));
+        }
+        let last = image.last_log_id().ok_or_else(|| io::Error::other("an empty snapshot"))?;
+        tracing::info!(%last, position = image.position, "a snapshot is being installed");
+        let id = EntryId { index: LogIndex(last.index()), term: Term(term_of(&last)), crc: image.crc };
+        let (files, saved) = (Arc::clone(&shared.files), image.clone());
+        blocking(move || files.save_install(&saved)).await?;
+        let (done, is_done) = oneshot::channel();
+        let base = PhysicalOffset(image.position);
+        shared.entries.restart_at(Some(id), base, tell(done));
+        wait(is_done).await?;
+        shared.waiting.truncated(None);
+        self.log.set_purged(Some(last));
+        self.committer.seed_queues(&image.seeds());
+        shared.metadata.restore(&image.metadata).map_err(io::Error::other)?;
+        {
+            let mut applied = shared.lock();
+            applied.last = Some(last);
+            applied.crc = image.crc;
+            applied.end = base;
+            applied.membership = image.membership()?;
+        }
+        *shared.floor.lock().unwrap_or_else(PoisonError::into_inner) = base;
+        let (shared, saved) = (Arc::clone(&self.shared), image);
+        blocking(move || {
+            shared.files.save_snapshot(&saved)?;
+            shared.save_image()?;
+            shared.store.checkpoint_now().map_err(io::Error::other)?;
+            shared.files.remove_install()
+        })
+        .await
+    }
+}
+
+impl RaftStateMachine<Types> for Machine {
+    type SnapshotData = Image;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        let applied = self.shared.lock();
+        Ok((applied.last, applied.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = io::Result<EntryResponder<Types>>> + Unpin + OptionalSend,
+    {
+        while let Some(next) = entries.next().await {
+            let (entry, responder) = next?;
+            self.apply_one(&entry).await?;
+            if let Some(responder) = responder {
+                responder.send(());
+            }
+        }
+        let imaged = self.shared.lock().imaged;
+        if self.shared.clock.elapsed(imaged) >= IMAGE_INTERVAL {
+            let shared = Arc::clone(&self.shared);
+            blocking(move || shared.save_image()).await?;
+        }
+        Ok(())
+    }
+
+    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<Builder> {
+        let floor = *self.shared.floor.lock().unwrap_or_else(PoisonError::into_inner);
+        let there = self.shared.files.snapshot_bytes(floor).ok().flatten().is_some();
+        there.then(|| Builder { shared: Arc::clone(&self.shared), floor })
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        let floor = *self.shared.floor.lock().unwrap_or_else(PoisonError::into_inner);
+        Builder { shared: Arc::clone(&self.shared), floor }
+    }
+
+    async fn install_snapshot(&mut self, _meta: &SnapshotMeta, snapshot: Image) -> io::Result<()> {
+        self.install(decode_snapshot(&snapshot)?).await
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
+        let min = self.shared.store.log().min();
+        snapshot_at(&self.shared.files, min)
+    }
+}
+
+/// "Builds" a snapshot: it was made when the segment began.
+#[derive(Debug)]
+pub(super) struct Builder {
+    shared: Arc<Shared>,
+    floor: PhysicalOffset,
+}
+
+impl RaftSnapshotBuilder<Types> for Builder {
+    type SnapshotData = Image;
+
+    async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
+        snapshot_at(&self.shared.files, self.floor)?
+            .ok_or_else(|| io::Error::other(format!("there is no snapshot at {}", self.floor)))
+    }
+}
+
+fn snapshot_at(files: &Files, base: PhysicalOffset) -> io::Result<Option<Snapshot>> {
+    let Some(bytes) = files.snapshot_bytes(base)? else { return Ok(None) };
+    let meta = decode_snapshot(&bytes)?.meta()?;
+    Ok(Some(Snapshot { meta, snapshot: bytes }))
+}
+
+/// Runs what blocks on the disk on a thread that may.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+/// Returns the entries that a snapshot's queues need before the log is opened.
+pub(super) fn seeds_of(image: Option<&StateImage>) -> Vec<QueueSeed> {
+    image.map(StateImage::seeds).unwrap_or_default()
+}
+
+/// Returns the log id that a log begins behind.
+pub(super) fn purged_of(image: Option<&StateImage>) -> Option<LogId> {
+    let last = image?.last_log_id()?;
+    Some(log_id(term_of(&last), last.index()))
+}

@@ -1,0 +1,24 @@
+//! A Raft group: the CommitLog is the Raft log, openraft decides.
+//!
+//! The only files that name openraft. `log` is its log storage over `store::EntryLog`, `machine` its state machine,
+//! `network` and `server` its transport; `group` starts and stops all of it, knows who leads, and changes the members.
+
+mod codec;
+mod files;
+mod group;
+mod join;
+mod log;
+mod machine;
+mod network;
+mod proposal;
+mod roles;
+mod server;
+#[cfg(test)]
+mod suite;
+#[cfg(test)]
+mod tests;
+mod types;
+mod window;
+mod wire;
+
+pub(super) use group::{Group, Start};

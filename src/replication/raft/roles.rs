@@ -1,0 +1,181 @@
+//! Who leads, as the rest of the broker sees it, and what a replica looks after every now and then.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use openraft::ServerState;
+use openraft::async_runtime::WatchReceiver as _;
+use openraft::errors::Fatal;
+
+use super::group::{Group, HELLO_LIMIT, quorum_age};
+use super::machine::blocking;
+use super::network::{Replica, hello};
+use super::types::Raft;
+use crate::model::Term;
+use crate::replication::Role;
+
+/// How often a leader looks whether a majority is still there.
+const LOOK: Duration = Duration::from_millis(100);
+/// Time between two looks at retention, preferred leaders, the vote barrier.
+const TEND: Duration = Duration::from_secs(1);
+/// How often the other replicas are asked where clients reach them.
+const ASK: Duration = Duration::from_secs(3);
+/// How long an entry may wait for a majority before those who wait for it are told. As DLedger's quorum time-out.
+const CONFIRM_LIMIT: Duration = Duration::from_millis(2500);
+/// A leader that did not hear from a majority for so long says so.
+const QUORUM_LOST: Duration = Duration::from_secs(3);
+/// How often leadership may move to a preferred replica.
+const PREFER_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Publishes the role until the replica stops.
+pub(super) async fn run(group: Arc<Group>, raft: Raft) {
+    let mut stop = group.stop.subscribe();
+    let mut server = raft.server_metrics();
+    let mut applied = group.shared.applied_term.subscribe();
+    let failed = raft.metrics();
+    loop {
+        publish(&group, &raft);
+        if let Err(error @ (Fatal::StorageError(_) | Fatal::Panicked)) =
+            &failed.borrow_watched().running_state
+        {
+            group.shared.store.poison(format!("Raft stopped: {error}"));
+        }
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => break,
+            changed = server.changed() => if changed.is_err() { break },
+            changed = applied.changed() => if changed.is_err() { break },
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+    let term = group.role.borrow().term();
+    group.role.send_replace(Role::Follower { term, leader: None });
+}
+
+fn publish(group: &Group, raft: &Raft) {
+    let role = role_now(group, raft);
+    group.role.send_if_modified(|known| {
+        if *known == role {
+            return false;
+        }
+        if known.is_leader() && !matches!(role, Role::Leader(term) if term == known.term()) {
+            group.shared.metadata.forget_noted(None);
+        }
+        tracing::info!(group = group.settings.group, id = group.settings.id, ?role, "the role changed");
+        group.leader_changes.fetch_add(1, Ordering::Relaxed);
+        *known = role;
+        true
+    });
+}
+
+fn role_now(group: &Group, raft: &Raft) -> Role {
+    let server = raft.server_metrics();
+    let server = server.borrow_watched();
+    let term = Term(server.vote.leader_id.term);
+    if server.state == ServerState::Leader {
+        let heard = quorum_age(raft).is_none_or(|age| age < QUORUM_LOST);
+        // Everything of the terms before is applied when an entry of the own term is.
+        if heard && *group.shared.applied_term.borrow() == term.0 {
+            return Role::Leader(term);
+        }
+        return Role::Follower { term, leader: None };
+    }
+    let other = server.current_leader.filter(|id| *id != group.settings.id);
+    Role::Follower { term, leader: other.and_then(|id| group.client_address(id)) }
+}
+
+/// Asks the others where clients reach them, so that the address of a new leader is known when it leads.
+pub(super) async fn learn_addresses(group: Arc<Group>) {
+    let mut stop = group.stop.subscribe();
+    loop {
+        let ids: Vec<u64> = group.shared.membership().nodes().map(|(id, _)| *id).collect();
+        let asked = ids.into_iter().chain(group.settings.peers.iter().map(|peer| peer.id));
+        let mut others: Vec<u64> = asked.filter(|id| *id != group.settings.id).collect();
+        others.sort_unstable();
+        others.dedup();
+        let questions = others.into_iter().map(|id| learn_address(&group, id));
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            _ = futures_util::future::join_all(questions) => {}
+        }
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(ASK) => {}
+        }
+    }
+}
+
+async fn learn_address(group: &Group, id: u64) {
+    let Some(address) = group.raft_address(id) else { return };
+    let target = Replica { group: group.settings.group.clone(), id: group.settings.id }.target(id);
+    if let Ok(answer) = hello(&address, target, HELLO_LIMIT).await
+        && !answer.client_address.is_empty()
+    {
+        group.addresses.lock().unwrap_or_else(PoisonError::into_inner).insert(id, answer.client_address);
+    }
+}
+
+/// Looks after what is due every now and then.
+pub(super) async fn tend(group: Arc<Group>, raft: Raft) {
+    let mut stop = group.stop.subscribe();
+    let mut preferred_since = tokio::time::Instant::now();
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(TEND) => {}
+        }
+        if let Some(limit) = group.shared.clock.instant().checked_sub(CONFIRM_LIMIT) {
+            group.shared.waiting.give_up(limit);
+        }
+        if let Err(error) = retain(&group, &raft).await {
+            tracing::error!(%error, "old segments not deleted; tried again");
+        }
+        if preferred_since.elapsed() >= PREFER_INTERVAL && prefer(&group, &raft).await {
+            preferred_since = tokio::time::Instant::now();
+        }
+    }
+}
+
+/// Lets go of the segments that retention wants to go, once a snapshot says what they left behind.
+async fn retain(group: &Arc<Group>, raft: &Raft) -> std::io::Result<()> {
+    let shared = Arc::clone(&group.shared);
+    let wanted = shared.store.wanted_min();
+    if wanted <= shared.store.log().min() {
+        return Ok(());
+    }
+    let there = blocking(move || {
+        let there = shared.files.snapshot_bytes(wanted)?.is_some();
+        if there {
+            *shared.floor.lock().unwrap_or_else(PoisonError::into_inner) = wanted;
+        }
+        Ok(there)
+    });
+    if there.await? {
+        raft.trigger().snapshot().await.map_err(std::io::Error::other)?;
+    }
+    Ok(())
+}
+
+/// Hands over to a replica that is preferred and has all of the log. Returns whether it tried.
+async fn prefer(group: &Group, raft: &Raft) -> bool {
+    if !group.role.borrow().is_leader() {
+        return false;
+    }
+    let list = &group.settings.preferred_leaders;
+    let own = list.iter().position(|id| *id == group.settings.id).unwrap_or(list.len());
+    let Some(better) = list[..own].iter().copied().find(|id| has_all(raft, *id)) else { return false };
+    if let Err(error) = group.hand_over(raft, better, Duration::from_secs(3)).await {
+        tracing::warn!(%error, "the preferred leader did not take over");
+    }
+    true
+}
+
+fn has_all(raft: &Raft, id: u64) -> bool {
+    let metrics = raft.metrics();
+    let metrics = metrics.borrow_watched();
+    let matched =
+        metrics.replication.as_ref().and_then(|replication| replication.get(&id)).copied().flatten();
+    let voter = metrics.membership_config.voter_ids().any(|voter| voter == id);
+    // Entries are always on their way under load.
+    voter && matched.is_some_and(|matched| matched.index() + 64 > metrics.last_log_index.unwrap_or(0))
+}

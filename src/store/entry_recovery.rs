@@ -1,0 +1,209 @@
+//! Opening a store whose log is a Raft log: finds the last whole entry, cuts off what a crash left, and brings what is
+//! derived from committed entries up to date.
+//!
+//! Entries are checked one by one from the checkpoint on: CRCs, position, and that each is the one behind the one
+//! before. The first that fails ends the log. A write that was cut off leaves nothing good behind it; where good entries
+//! stand behind a bad one, this replica may have acknowledged what is now gone, and must not vote until it has it again:
+//! [`super::OpenedEntries::damaged_below`].
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+
+use super::dispatch::Announce;
+use super::entry::{EntryError, EntryHead, decode_entry, decode_head};
+use super::entry_log::{EntryId, TailEntry, follows};
+use super::recovery::{EntryOptions, Plan};
+use super::{Error, Result, Store};
+use crate::message::{MAGIC_V1, Record};
+use crate::model::{LogIndex, PhysicalOffset, QueueId, QueueOffset, Topic, system_topic};
+
+/// What was found in a log.
+pub(super) struct FoundEntries {
+    /// End of the last entry.
+    pub(super) end: PhysicalOffset,
+    pub(super) last: Option<EntryId>,
+    /// Entries that are not visible.
+    pub(super) tail: VecDeque<TailEntry>,
+    pub(super) damaged_below: Option<LogIndex>,
+}
+
+impl Store {
+    pub(super) fn recover_entries(&self, clean: bool, options: &EntryOptions) -> Result<FoundEntries> {
+        let started = self.clock.instant();
+        let state = self.checkpoint.state();
+        let min = self.log.min();
+        let plan = match state.ours {
+            Some(_) => self.plan(clean, &state)?,
+            // Another broker used the store, and made entries visible that may not be committed.
+            None => Plan { scan_from: min, dispatch_from: min, strict: false },
+        };
+        if self.config.index {
+            self.index.load(plan.dispatch_from)?;
+        }
+        self.queues.load(plan.dispatch_from, min)?;
+        for seed in &options.queues {
+            self.queues.seed(&seed.topic, seed.queue_id, seed.offset);
+        }
+        self.dispatched_timestamp.store(state.log_timestamp, Ordering::Relaxed);
+        let visible = plan.dispatch_from.max(options.committed);
+        let mut found = FoundEntries {
+            end: plan.scan_from,
+            last: self.entry_before(plan.scan_from)?,
+            tail: VecDeque::new(),
+            damaged_below: None,
+        };
+        let (from, mut entries) = (found.end, 0u64);
+        let reason = self.scan_entries(&mut found, |head, bytes| {
+            entries += 1;
+            let end = head.position.plus(head.len() as u64);
+            if end > visible {
+                return Ok(Some(TailEntry {
+                    id: EntryId { index: head.index, term: head.term, crc: head.crc },
+                    kind: head.kind,
+                    position: head.position,
+                    len: head.len(),
+                    bytes: None,
+                }));
+            }
+            if head.position >= plan.dispatch_from {
+                self.dispatch_entry(head, bytes)?;
+            }
+            Ok(None)
+        })?;
+        let end = found.end;
+        let closed_here = clean && state.ours.is_some_and(|ours| ours.flushed == end);
+        if !closed_here {
+            let missing = |index: &LogIndex| found.last.is_none_or(|last| *index > last.index);
+            let known = self.entries_behind(end)?.max(options.committed_index);
+            found.damaged_below = known.filter(missing);
+            self.cut(end, &reason)?;
+        }
+        if end < visible {
+            return Err(Error::Corrupt {
+                path: self.config.commit_log.clone(),
+                reason: format!(
+                    "the log is damaged at {end}, below what was committed ({visible}): {reason}. Other replicas have \
+                     it: move the store away and take this replica back in with mqadmin rejoin"
+                ),
+            });
+        }
+        self.index.clip(visible);
+        self.log.start_entries_at(end, plan.scan_from, visible);
+        self.dispatched.store(visible.0, Ordering::Release);
+        if !clean || entries > 0 {
+            let elapsed_ms = self.clock.elapsed(started).as_millis();
+            let uncommitted = found.tail.len();
+            tracing::info!(%from, %end, entries, uncommitted, elapsed_ms, clean, "recovered the Raft log");
+        }
+        Ok(found)
+    }
+
+    /// Makes an entry visible whose effects on the queues are not yet there.
+    fn dispatch_entry(&self, head: &EntryHead<'_>, bytes: &[u8]) -> Result<()> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let record = Record::decode(rest).map_err(|error| Error::Corrupt {
+                path: self.config.commit_log.clone(),
+                reason: format!("a message of entry {} cannot be read: {error}", head.index),
+            })?;
+            self.dispatch_record(&record, Announce::No)?;
+            rest = &rest[record.total_size..];
+        }
+        head.forgotten.iter().try_for_each(|topic| self.queues.remove_topic(&Topic::new(*topic)))
+    }
+
+    /// Goes through the entries from `found.end` on; `each` says which belong to the tail. Returns why the log ends.
+    fn scan_entries(
+        &self,
+        found: &mut FoundEntries,
+        mut each: impl FnMut(&EntryHead<'_>, &[u8]) -> Result<Option<TailEntry>>,
+    ) -> Result<String> {
+        let mut position = found.end;
+        while let Some(segment) = self.log.segment(position) {
+            let rest = segment.tail(position);
+            let head = match decode_entry(rest, position) {
+                Ok(head) => head,
+                Err(EntryError::Blank) => {
+                    segment.release_memory();
+                    position = segment.end();
+                    continue;
+                }
+                Err(error @ EntryError::Foreign(_)) => {
+                    return Err(Error::Corrupt {
+                        path: segment.path().to_owned(),
+                        reason: format!(
+                            "{error}, at {position}: the log holds messages of a broker without replicas. Start it \
+                             without enableDLegerCommitLog, or move the store away to begin with an empty one"
+                        ),
+                    });
+                }
+                Err(error) => return Ok(error.to_string()),
+            };
+            if let Err(error) = follows(&head, found.last.as_ref()) {
+                return Ok(error.to_string());
+            }
+            let len = head.len();
+            if let Some(entry) = each(&head, &rest[..len])? {
+                found.tail.push_back(entry);
+            }
+            found.last = Some(EntryId { index: head.index, term: head.term, crc: head.crc });
+            position = position.plus(len as u64);
+            found.end = position;
+        }
+        Ok("the last segment is full".into())
+    }
+
+    /// Returns the entry that ends at `position`, as the queue of the Raft log knows it.
+    fn entry_before(&self, position: PhysicalOffset) -> Result<Option<EntryId>> {
+        let Some(queue) = self.queues.get(&Topic::new(system_topic::RAFT_LOG), QueueId(0)) else {
+            return Ok(None);
+        };
+        let (min, max) = (queue.min_offset().0, queue.max_offset().0);
+        // The queue may know entries behind `position`, but only few: those since the checkpoint.
+        for index in (min..max).rev() {
+            let Some(entry) = queue.entry(QueueOffset(index))? else { return Ok(None) };
+            if entry.position >= position {
+                continue;
+            }
+            let Some(segment) = self.log.segment(entry.position) else { return Ok(None) };
+            let head = decode_head(segment.tail(entry.position), entry.position).map_err(|error| {
+                Error::Corrupt {
+                    path: segment.path().to_owned(),
+                    reason: format!("entry {index}, which was good before, cannot be read: {error}"),
+                }
+            })?;
+            return Ok(Some(EntryId { index: head.index, term: head.term, crc: head.crc }));
+        }
+        Ok(None)
+    }
+
+    /// Returns the highest index of entries whose head stands anywhere behind `end`.
+    fn entries_behind(&self, end: PhysicalOffset) -> Result<Option<LogIndex>> {
+        let mut highest = None;
+        for segment in self.log.segments() {
+            if segment.end() <= end {
+                continue;
+            }
+            let from = segment.base().max(end);
+            let at = from.0 - segment.base().0;
+            let used = segment
+                .file()
+                .last_used(at)
+                .map_err(|error| Error::io("read the tail of segment", segment.path(), error))?;
+            let Some(used) = used.and_then(|used| usize::try_from(used - at).ok()) else { continue };
+            let bytes = &segment.tail(from)[..used];
+            let magic = MAGIC_V1.to_be_bytes();
+            // What stands at the end itself is the entry that was cut off.
+            let first = usize::from(from == end);
+            for start in first..bytes.len().saturating_sub(8) {
+                if bytes[start + 4..start + 8] != magic {
+                    continue;
+                }
+                if let Ok(head) = decode_head(&segment.tail(from)[start..], from.plus(start as u64)) {
+                    highest = highest.max(Some(head.index));
+                }
+            }
+        }
+        Ok(highest)
+    }
+}
