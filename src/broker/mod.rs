@@ -10,6 +10,7 @@ mod connections;
 mod context;
 mod delay;
 mod dispatch;
+mod group_settings;
 mod groups;
 mod ha;
 mod heartbeat;

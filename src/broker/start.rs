@@ -1,6 +1,7 @@
 //! Starting and stopping a broker.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::clients::Clients;
 use super::context::Context;
+use super::group_settings::{dledger_log, flush_mode, group_settings};
 use super::hold::Holds;
 use super::locks::Locks;
 use super::pull::Pulls;
@@ -16,13 +18,13 @@ use super::resets::Resets;
 use super::settings::Settings;
 use super::stats::{self, Stats};
 use super::{Broker, BrokerService, Port, delay, heartbeat, register};
-use crate::config::{BrokerConfig, FlushDiskType, Loaded};
+use crate::config::{BrokerConfig, Loaded};
 use crate::env::{Clock, Disk};
 use crate::metadata::{self, Metadata, MetadataCommand};
 use crate::model::{Perm, Topic, TopicConfig, system_topic};
 use crate::remoting::{Client, ClientConfig, Server, ServerConfig};
-use crate::replication::{self, FlushMode, QueueLimits, Replication};
-use crate::store::{self, Event, Listener, Opened, Retention, Store, StoreConfig};
+use crate::replication::{self, GroupSettings, QueueLimits, Replication};
+use crate::store::{self, Event, Listener, Retention, Store, StoreConfig};
 
 /// How often clients that were not heard of are looked for, as Java's `ClientHousekeepingService`.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);
@@ -33,6 +35,13 @@ pub enum StartError {
     /// The settings ask for something that this version cannot do.
     #[error("{0}")]
     Unsupported(String),
+    /// There is a log that Apache's DLedger wrote.
+    #[error(
+        "{} is the log of a DLedger group of Apache RocketMQ, whose format cannot be read here: let consumers take its \
+         messages from the old group, and start this one in another storePathRootDir",
+        .0.display()
+    )]
+    DledgerLog(PathBuf),
     /// `brokerIP1` is no address.
     #[error("brokerIP1={0} is no IP address")]
     Address(String),
@@ -73,6 +82,9 @@ pub async fn start(config: Loaded<BrokerConfig>, disk: Disk, clock: Clock) -> Re
     if let Some(reason) = config.unsupported() {
         return Err(StartError::Unsupported(reason));
     }
+    if let Some(log) = dledger_log(&config, &disk) {
+        return Err(StartError::DledgerLog(log));
+    }
     let listener = listen(&config, config.listen_port).await?;
     let fast_listener = listen(&config, config.fast_listen_port()).await?;
     let ip: IpAddr = config.broker_ip1.parse().map_err(|_| StartError::Address(config.broker_ip1.clone()))?;
@@ -89,17 +101,18 @@ pub async fn start(config: Loaded<BrokerConfig>, disk: Disk, clock: Clock) -> Re
             }
         })
     };
-    let (opened, metadata) = open(&config, &disk, &clock, store_listener).await?;
-    let flush = match config.flush_disk_type {
-        FlushDiskType::SyncFlush => FlushMode::Sync,
-        FlushDiskType::AsyncFlush => FlushMode::Async,
-    };
     let limits = QueueLimits {
         bytes_max: config.proposal_queue_bytes,
         wait_max: Duration::from_millis(config.wait_time_mills_in_send_queue),
     };
-    let replication = Replication::start_none(opened, Arc::clone(&metadata), flush, limits)
-        .map_err(|error| StartError::Log(error.to_string()))?;
+    let (replication, metadata) = match group_settings(&config) {
+        None => open_alone(&config, &disk, &clock, store_listener, limits).await?,
+        Some(settings) => {
+            // The port may have been chosen by the system.
+            let settings = GroupSettings { client_address: address.to_string(), ..settings };
+            open_in_group(&config, &disk, &clock, store_listener, limits, settings).await?
+        }
+    };
 
     let (announcer, rounds) = register::announcer();
     let context =
@@ -183,21 +196,46 @@ async fn listen(config: &BrokerConfig, port: u16) -> Result<Server, StartError> 
     Server::bind(address.as_str(), limits).await.map_err(|source| StartError::Listen { address, source })
 }
 
-/// Opens store and tables on a thread that may block.
-async fn open(
+/// Opens store and tables of a broker without replicas.
+async fn open_alone(
     config: &BrokerConfig,
     disk: &Disk,
     clock: &Clock,
     listener: Listener,
-) -> Result<(Opened, Arc<Metadata>), StartError> {
-    let store_config = store_config(config);
-    let folder = config.config_folder();
-    let (disk, clock) = (disk.clone(), clock.clone());
-    let opened = tokio::task::spawn_blocking(move || {
-        let metadata = Metadata::open(&folder, disk.clone())?;
-        let opened = Store::open(store_config, disk, clock, listener)?;
-        Ok((opened, Arc::new(metadata)))
-    });
+    limits: QueueLimits,
+) -> Result<(Replication, Arc<Metadata>), StartError> {
+    let metadata = open_tables(config, disk).await?;
+    let (store, outside) = (store_config(config), (disk.clone(), clock.clone()));
+    let opened = tokio::task::spawn_blocking(move || Store::open(store, outside.0, outside.1, listener));
+    let opened = opened.await.map_err(|error| StartError::Log(error.to_string()))??;
+    let flush = flush_mode(config);
+    let replication = Replication::start_none(opened, Arc::clone(&metadata), flush, limits)
+        .map_err(|error| StartError::Log(error.to_string()))?;
+    Ok((replication, metadata))
+}
+
+/// Opens store and tables of a replica of a Raft group, which takes part in the group as soon as that is safe.
+async fn open_in_group(
+    config: &BrokerConfig,
+    disk: &Disk,
+    clock: &Clock,
+    listener: Listener,
+    limits: QueueLimits,
+    settings: GroupSettings,
+) -> Result<(Replication, Arc<Metadata>), StartError> {
+    let metadata = open_tables(config, disk).await?;
+    let store = store_config(config);
+    let outside = (disk.clone(), clock.clone());
+    let replication =
+        Replication::start_group(store, listener, Arc::clone(&metadata), settings, limits, outside)
+            .await
+            .map_err(|error| StartError::Log(error.to_string()))?;
+    Ok((replication, metadata))
+}
+
+async fn open_tables(config: &BrokerConfig, disk: &Disk) -> Result<Arc<Metadata>, StartError> {
+    let (folder, disk) = (config.config_folder(), disk.clone());
+    let opened = tokio::task::spawn_blocking(move || Ok(Arc::new(Metadata::open(&folder, disk)?)));
     opened.await.unwrap_or_else(|error| Err(StartError::Log(error.to_string())))
 }
 

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::load::{Environment, Refused, Settings};
-use super::{Error, machine, settings};
+use super::{Error, machine, raft, settings};
 
 /// `brokerRole`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,9 +54,9 @@ settings! {
         broker_name: String = String::new(),
         /// 0 is the master. Masters are forced to 0, members of a Raft group to -1 until they have a role.
         broker_id: i64 = 0,
-        /// Role in a classic group.
+        /// Role in a classic group; without effect in a Raft group, whose members find their roles.
         broker_role: BrokerRole = BrokerRole::AsyncMaster,
-        /// When a message counts as written.
+        /// When a message counts as written. SYNC_FLUSH in a Raft group unless it is set.
         flush_disk_type: FlushDiskType = FlushDiskType::AsyncFlush,
         /// Echoed in send answers as `MSG_REGION`.
         region_id: String = "DefaultRegion".into(),
@@ -159,7 +159,7 @@ settings! {
         long_polling_enable: bool = true,
         /// How long they are held otherwise.
         short_polling_time_mills: u64 = 1_000,
-        /// Slaves serve pulls, and the master sends slow readers to them.
+        /// Slaves serve pulls, and the master sends slow readers to them. True in a Raft group unless it is set.
         slave_read_enable: bool = false,
         /// Groups far behind are no longer served.
         disable_consume_if_consumer_read_slowly: bool = false,
@@ -421,15 +421,22 @@ settings! {
         /// Name of the Raft group; must equal `brokerName`.
         #[serde(rename = "dLegerGroup", deserialize_with = "blank_is_none")]
         dleger_group: Option<String> = None,
-        /// Members, `n0-host:port;n1-host:port;n2-host:port`.
+        /// Members of a group that starts for the first time, with their Raft ports:
+        /// `n0-host:port;n1-host:port;n2-host:port`. Host names are resolved at each connection.
         #[serde(rename = "dLegerPeers", deserialize_with = "blank_is_none")]
         dleger_peers: Option<String> = None,
         /// Which of them this is, `n0`.
         #[serde(rename = "dLegerSelfId", deserialize_with = "blank_is_none")]
         dleger_self_id: Option<String> = None,
-        /// Members that should lead, `n0;n1`.
+        /// Members that should lead, best first, `n0;n1`; absent = whoever does. RocketMQ's spelling.
         #[serde(deserialize_with = "blank_is_none")]
         preferred_leader_id: Option<String> = None,
+        /// The same in DLedger's spelling.
+        #[serde(deserialize_with = "blank_is_none")]
+        preferred_leader_ids: Option<String> = None,
+        /// Where DLedger keeps its log. Not used: the log is the CommitLog.
+        #[serde(rename = "storePathDLedgerCommitLog", deserialize_with = "blank_is_none")]
+        store_path_dledger_commit_log: Option<String> = None,
 
         // Metrics, access control, admin.
 
@@ -458,6 +465,33 @@ settings! {
         held_pulls_max: usize = 100_000,
         /// Most bytes of messages that wait to be appended; more are answered with SYSTEM_BUSY.
         proposal_queue_bytes: usize = 64 * 1024 * 1024,
+
+        // Keys of ours for Raft groups.
+
+        /// Address that the Raft port is bound on; empty = as `bindAddress`. The port is the one of `dLegerPeers`.
+        raft_bind_address: String = String::new(),
+        /// Time between two heartbeats of the leader.
+        raft_heartbeat_interval_ms: u64 = 50,
+        /// Shortest time without a leader until a member asks for votes; more than two heartbeats.
+        raft_election_timeout_min_ms: u64 = 150,
+        /// Longest such time, at least twice the shortest; each member takes one in between by chance. A leader that
+        /// heard of no majority for this long takes no more writes. Longer than any stall of the disk that should be
+        /// borne.
+        raft_election_timeout_max_ms: u64 = 300,
+        /// Most bytes of messages in one entry of the log; a larger message is an entry of its own. At most half a
+        /// CommitLog file.
+        raft_entry_bytes_max: usize = 512 * 1024,
+        /// Most entries that are proposed and not yet applied.
+        raft_entries_in_flight_max: usize = 8,
+        /// How often consumer offsets and progress that nobody waits for are committed.
+        raft_offset_commit_interval_ms: u64 = 100,
+        /// How long a send waits for a leader while there is none.
+        raft_leader_wait_ms: u64 = 1_000,
+        /// The leader sends all pulls to followers, not only those of readers far behind.
+        raft_read_from_followers: bool = false,
+        /// A follower asks the leader for its position before each pull, so that it never shows less than what was
+        /// acknowledged.
+        raft_linearizable_follower_read: bool = false,
     }
 }
 
@@ -480,21 +514,16 @@ impl BrokerConfig {
     /// Returns what is asked for and not available in this version.
     pub fn unsupported(&self) -> Option<String> {
         let multiple_paths = self.store_path_commit_log.to_string_lossy().contains(',');
+        // The members of a Raft group find their roles; what the file says counts as little as in Java.
+        let role = (!self.enable_dleger_commit_log).then_some(self.broker_role);
         let wanted = [
-            (
-                self.enable_dleger_commit_log,
-                "enableDLegerCommitLog=true: Raft groups are not available in this version",
-            ),
             (
                 self.enable_controller_mode,
                 "enableControllerMode=true: there is no controller; use a Raft group",
             ),
+            (role == Some(BrokerRole::Slave), "brokerRole=SLAVE: slaves are not available in this version"),
             (
-                self.broker_role == BrokerRole::Slave,
-                "brokerRole=SLAVE: slaves are not available in this version",
-            ),
-            (
-                self.broker_role == BrokerRole::SyncMaster && self.in_sync_replicas > 1,
+                role == Some(BrokerRole::SyncMaster) && self.in_sync_replicas > 1,
                 "brokerRole=SYNC_MASTER with inSyncReplicas > 1: slaves are not available in this version",
             ),
             (
@@ -613,28 +642,13 @@ impl BrokerConfig {
         if self.enable_controller_mode && self.enable_dleger_commit_log {
             return Err(Refused::Other(Error::TwoModes));
         }
+        if self.enable_dleger_commit_log {
+            return raft::check(self);
+        }
         if self.broker_role == BrokerRole::Slave && self.broker_id <= 0 && !self.enable_controller_mode {
             return Err(Refused::Other(Error::SlaveId));
         }
-        if !self.enable_dleger_commit_log {
-            return Ok(());
-        }
-        let Some(group) = &self.dleger_group else {
-            return Err(Refused::Value("dLegerGroup", "expected the name of the Raft group".into()));
-        };
-        if !self.broker_name.is_empty() && self.broker_name != *group {
-            return Err(Refused::Value("dLegerGroup", format!("expected brokerName, {}", self.broker_name)));
-        }
-        let peers = self.dleger_peers.as_deref().unwrap_or_default();
-        let ids: Vec<&str> = peers.split(';').filter_map(peer_id).collect();
-        if ids.is_empty() || ids.len() != peers.split(';').filter(|peer| !peer.trim().is_empty()).count() {
-            let reason = "expected n0-host:port;n1-host:port;...";
-            return Err(Refused::Value("dLegerPeers", reason.into()));
-        }
-        match &self.dleger_self_id {
-            Some(id) if ids.contains(&id.as_str()) => Ok(()),
-            _ => Err(Refused::Value("dLegerSelfId", format!("expected one of {}", ids.join(", ")))),
-        }
+        Ok(())
     }
 }
 
@@ -655,20 +669,22 @@ impl Settings for BrokerConfig {
     ];
     #[rustfmt::skip]
     const AT_START: &'static [&'static str] = &[
-        "bindAddress", "brokerClusterName", "brokerIP1", "brokerIP2", "brokerId", "brokerName",
-        "brokerRole", "cleanResourceInterval", "configManagerVersion", "connectionsMax", "dLegerGroup",
-        "dLegerPeers", "dLegerSelfId", "duplicationEnable", "enableControllerMode", "enableDLegerCommitLog",
-        "enableLmq", "enableMultiDispatch", "enableSlaveActingMaster", "flushDiskType",
-        "flushIntervalCommitLog", "haListenPort", "heldPullsMax", "listenPort", "mappedFileSizeCommitLog",
-        "mappedFileSizeConsumeQueue", "mappedFileSizeTimerLog", "maxHashSlotNum", "maxIndexNum",
-        "messageDelayLevel", "messageIndexEnable", "metricsExporterType", "metricsPromExporterHost",
-        "metricsPromExporterPort", "proposalQueueBytes", "requestsInFlightMax", "reviveQueueNum",
+        "bindAddress", "brokerClusterName", "brokerIP1", "brokerIP2", "brokerId", "brokerName", "brokerRole",
+        "cleanResourceInterval", "configManagerVersion", "connectionsMax", "dLegerGroup", "dLegerPeers",
+        "dLegerSelfId", "duplicationEnable", "enableControllerMode", "enableDLegerCommitLog", "enableLmq",
+        "enableMultiDispatch", "enableSlaveActingMaster", "flushDiskType", "flushIntervalCommitLog",
+        "haListenPort", "heldPullsMax", "listenPort", "mappedFileSizeCommitLog", "mappedFileSizeConsumeQueue",
+        "mappedFileSizeTimerLog", "maxHashSlotNum", "maxIndexNum", "messageDelayLevel", "messageIndexEnable",
+        "metricsExporterType", "metricsPromExporterHost", "metricsPromExporterPort", "preferredLeaderId",
+        "preferredLeaderIds", "proposalQueueBytes", "raftBindAddress", "raftElectionTimeoutMaxMs",
+        "raftElectionTimeoutMinMs", "raftEntriesInFlightMax", "raftEntryBytesMax", "raftHeartbeatIntervalMs",
+        "raftOffsetCommitIntervalMs", "requestsInFlightMax", "reviveQueueNum",
         "serverChannelMaxIdleTimeSeconds", "storePathCommitLog", "storePathRootDir", "storeType",
         "timerPrecisionMs", "timerRollWindowSlot", "timerWheelEnable", "waitTimeMillsInSendQueue",
     ];
     const BLACK_LIST: &'static [&'static str] = &["brokerConfigPath", "configBlackList", "rocketmqHome"];
 
-    fn resolve(&mut self, environment: &Environment) {
+    fn resolve(&mut self, environment: &Environment, is_set: &dyn Fn(&str) -> bool) {
         if self.broker_name.is_empty() {
             self.broker_name = match &self.dleger_group {
                 Some(group) if self.enable_dleger_commit_log => group.clone(),
@@ -692,7 +708,7 @@ impl Settings for BrokerConfig {
             self.store_path_commit_log = self.store_path_root_dir.join("commitlog");
         }
         if self.enable_dleger_commit_log {
-            self.broker_id = -1;
+            raft::resolve(self, is_set);
         } else if self.broker_role != BrokerRole::Slave && !self.enable_controller_mode {
             self.broker_id = 0;
         }
@@ -711,6 +727,10 @@ impl Settings for BrokerConfig {
         self.check_role()
     }
 
+    fn risks(&self) -> Vec<String> {
+        if self.enable_dleger_commit_log { raft::risks(self) } else { Vec::new() }
+    }
+
     fn config_black_list(&self) -> &str {
         &self.config_black_list
     }
@@ -721,18 +741,11 @@ fn blank_is_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<St
     Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty()))
 }
 
-fn is_host_and_port(address: &str) -> bool {
+pub(super) fn is_host_and_port(address: &str) -> bool {
     match address.trim().rsplit_once(':') {
         Some((host, port)) => !host.is_empty() && port.parse::<u16>().is_ok(),
         None => false,
     }
-}
-
-/// Returns the id of one of `dLegerPeers`, or `None` if it is malformed.
-fn peer_id(peer: &str) -> Option<&str> {
-    let (id, address) = peer.trim().split_once('-')?;
-    let ordinal = id.strip_prefix('n')?;
-    (ordinal.parse::<u32>().is_ok() && is_host_and_port(address)).then_some(id)
 }
 
 fn delay_ms(level: &str) -> Option<u64> {

@@ -57,11 +57,17 @@ pub trait Settings: Default + Clone + PartialEq + Serialize + DeserializeOwned {
     /// Keys that an update may never name, beside those of `configBlackList`.
     const BLACK_LIST: &'static [&'static str];
 
-    /// Fills in what depends on the machine and on other keys, clamps what Java clamps.
-    fn resolve(&mut self, environment: &Environment);
+    /// Fills in what depends on the machine and on other keys, clamps what Java clamps. `is_set` tells whether a key
+    /// was given a value, so that a default can depend on others.
+    fn resolve(&mut self, environment: &Environment, is_set: &dyn Fn(&str) -> bool);
 
     /// Checks what types cannot say. On a wrong value returns its key and what it should have been.
     fn check(&self) -> Result<(), Refused>;
+
+    /// Returns what an operator should know about resolved settings that are legal, one line each.
+    fn risks(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// Returns `configBlackList`.
     fn config_black_list(&self) -> &str;
@@ -152,7 +158,8 @@ pub fn load<T: Settings>(sources: &Sources, disk: &Disk) -> Result<Loaded<T>, Er
         set(key.trim(), value.trim(), Origin::CommandLine);
     }
     warnings.extend(unknown_keys::<T>(&items));
-    let values = build(&items, &environment)?;
+    let values: T = build(&items, &environment)?;
+    warnings.extend(values.risks());
     let file = sources.file.clone();
     Ok(Loaded { values, items, pending: BTreeMap::new(), file, environment, warnings })
 }
@@ -171,7 +178,7 @@ impl<T: Settings> Loaded<T> {
     }
 
     /// Returns what an operator should know about the files, one line each: unknown keys, keys without
-    /// effect, duplicates.
+    /// effect, duplicates, settings that risk something.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -294,7 +301,7 @@ fn build<T: Settings>(items: &BTreeMap<String, Item>, environment: &Environment)
         Err(Refused::Value(key, reason)) => return Err(refused(key, None, reason)),
         Err(Refused::Other(error)) => return Err(error),
     }
-    values.resolve(environment);
+    values.resolve(environment, &|key| items.contains_key(key));
     Ok(values)
 }
 

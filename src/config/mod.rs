@@ -10,6 +10,7 @@ mod load;
 mod machine;
 mod namesrv;
 pub mod properties;
+mod raft;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,7 @@ pub use broker::{BrokerConfig, BrokerRole, FlushDiskType, MessageRequestMode};
 pub use error::{Error, Origin};
 pub use load::{Changed, Environment, Loaded, Settings, Sources, load};
 pub use namesrv::NamesrvConfig;
+pub use raft::RaftPeer;
 
 /// Declares a settings struct whose fields carry their defaults, so that key, meaning, unit and default
 /// stand in one place.

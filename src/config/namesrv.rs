@@ -84,7 +84,7 @@ impl Settings for NamesrvConfig {
     const BLACK_LIST: &'static [&'static str] =
         &["configBlackList", "configStorePath", "kvConfigPath", "rocketmqHome"];
 
-    fn resolve(&mut self, environment: &Environment) {
+    fn resolve(&mut self, environment: &Environment, _: &dyn Fn(&str) -> bool) {
         let home = environment.home.clone().unwrap_or_else(|| PathBuf::from("."));
         if self.kv_config_path.as_os_str().is_empty() {
             self.kv_config_path = home.join("namesrv/kvConfig.json");

@@ -120,18 +120,110 @@ fn wrong_values_stop_the_start() {
     }
 }
 
+/// What Apache RocketMQ 5.5.0 ships as `conf/dledger/broker-n0.conf`, without its comments.
+const APACHE_N0: &str = "brokerClusterName = RaftCluster
+brokerName=RaftNode00
+listenPort=30911
+namesrvAddr=127.0.0.1:9876
+storePathRootDir=/tmp/rmqstore/node00
+storePathCommitLog=/tmp/rmqstore/node00/commitlog
+enableDLegerCommitLog=true
+dLegerGroup=RaftNode00
+dLegerPeers=n0-127.0.0.1:40911;n1-127.0.0.1:40912;n2-127.0.0.1:40913
+## must be unique
+dLegerSelfId=n0
+sendMessageThreadPoolNums=16
+";
+
 #[test]
-fn raft_groups_are_understood_and_said_to_be_missing() {
-    let peers = "dLegerPeers=n0-127.0.0.1:40911;n1-host.example:40912;n2-127.0.0.1:40913\n";
-    let text = format!("enableDLegerCommitLog=true\ndLegerGroup=RaftNode00\n{peers}");
-    let config = broker(&format!("{text}dLegerSelfId=n1")).unwrap();
+fn apaches_dledger_file_is_a_raft_group() {
+    let config = broker(APACHE_N0).unwrap();
+    assert_eq!(config.warnings(), ["keys without effect in this broker: sendMessageThreadPoolNums"]);
+    assert_eq!(config.unsupported(), None);
     assert_eq!((config.broker_name.as_str(), config.broker_id), ("RaftNode00", -1));
-    assert!(config.unsupported().unwrap().starts_with("enableDLegerCommitLog=true"));
-    assert!(
-        refusal(&format!("{text}dLegerSelfId=n3")).ends_with("dLegerSelfId=n3: expected one of n0, n1, n2")
-    );
-    assert!(refusal(&text.replace("n1-", "n1")).contains("expected n0-host:port;n1-host:port;..."));
-    assert!(refusal(&format!("{text}brokerName=b\ndLegerSelfId=n0")).contains("expected brokerName, b"));
+    assert_eq!((config.raft_self_id(), config.raft_port()), (Some(0), Some(40911)));
+    assert_eq!(config.raft_bind_address, "0.0.0.0");
+    assert_eq!((config.flush_disk_type, config.slave_read_enable), (FlushDiskType::SyncFlush, true));
+    assert_eq!(config.raft_entry_bytes_max, 512 * 1024);
+    let peers = config.raft_peers();
+    assert_eq!(peers.iter().map(|peer| peer.id).collect::<Vec<_>>(), [0, 1, 2]);
+    assert_eq!(peers[2].address, "127.0.0.1:40913");
+    assert!(config.preferred_leaders().is_empty());
+}
+
+#[test]
+fn a_raft_group_takes_what_its_file_says() {
+    let text = APACHE_N0.replace("n1-127.0.0.1", "n1-node-1.example");
+    let more = "brokerId=3\nbrokerRole=SLAVE\nflushDiskType=ASYNC_FLUSH\nslaveReadEnable=false\nenableBatchPush=true\n\
+                preferredLeaderIds=n2;n1\nstorePathDLedgerCommitLog=/d\nmappedFileSizeCommitLog=65536\nbindAddress=::1";
+    let config = broker(&format!("{text}{more}")).unwrap();
+    assert_eq!(config.unsupported(), None);
+    assert_eq!((config.broker_id, config.broker_role), (-1, BrokerRole::AsyncMaster));
+    assert_eq!((config.flush_disk_type, config.slave_read_enable), (FlushDiskType::AsyncFlush, false));
+    assert_eq!(config.preferred_leaders(), [2, 1]);
+    assert_eq!(config.raft_peers()[1].address, "node-1.example:40912");
+    assert_eq!((config.raft_entry_bytes_max, config.raft_bind_address.as_str()), (32_768, "::1"));
+    let [effectless, flush, path] = config.warnings() else { panic!("{:?}", config.warnings()) };
+    assert!(effectless.ends_with(": enableBatchPush, sendMessageThreadPoolNums"), "{effectless}");
+    assert!(flush.starts_with("flushDiskType=ASYNC_FLUSH in a Raft group: "), "{flush}");
+    let expected = "storePathDLedgerCommitLog is not used: the log stands in storePathCommitLog, \
+                    /tmp/rmqstore/node00/commitlog";
+    assert_eq!(path, expected);
+    let config = broker(&format!("{APACHE_N0}preferredLeaderId=n1")).unwrap();
+    assert_eq!(config.preferred_leaders(), [1]);
+    let text = APACHE_N0.replace(";n2-127.0.0.1:40913", "");
+    assert!(broker(&text).unwrap().warnings()[1].starts_with("dLegerPeers names two members"));
+}
+
+#[test]
+fn wrong_raft_groups_stop_the_start() {
+    let refused = |old: &str, new: &str| {
+        assert!(old.is_empty() || APACHE_N0.contains(old), "{old}");
+        if old.is_empty() {
+            refusal(&format!("{APACHE_N0}{new}"))
+        } else {
+            refusal(&APACHE_N0.replace(old, new))
+        }
+    };
+    for (old, new, expected) in [
+        ("SelfId=n0", "SelfId=n3", "dLegerSelfId=n3: expected one of n0, n1, n2"),
+        ("SelfId=n0", "SelfId=n+0", "dLegerSelfId=n+0: expected one of n0, n1, n2"),
+        ("dLegerSelfId=n0", "", "dLegerSelfId=: expected one of n0, n1, n2"),
+        ("n1-", "n1", "expected n0-host:port;n1-host:port;..."),
+        ("n1-", "m1-", "expected n0-host:port;n1-host:port;..."),
+        ("n1-", "n0-", "n0 stands there twice"),
+        ("1:40912", "1:40911", "127.0.0.1:40911 stands there twice"),
+        ("Name=RaftNode00", "Name=b", "dLegerGroup=RaftNode00: expected brokerName, b"),
+        ("listenPort=30911", "listenPort=40913", "listenPort=40913 uses the one two below too"),
+        (
+            "",
+            "preferredLeaderIds=n1;n4",
+            "preferredLeaderIds=n1;n4: expected some of n0, n1, n2, separated by ;",
+        ),
+        ("", "preferredLeaderId=n1\npreferredLeaderIds=n2", "which means the same; set one of them"),
+        (
+            "",
+            "raftHeartbeatIntervalMs=0",
+            "raftHeartbeatIntervalMs=0: expected milliseconds from 1 to 600000",
+        ),
+        (
+            "",
+            "raftElectionTimeoutMinMs=100",
+            "raftElectionTimeoutMinMs=100: expected more than twice raftHeartbeatIntervalMs, 50: one late heartbeat is \
+             no reason to elect",
+        ),
+        (
+            "",
+            "raftElectionTimeoutMaxMs=299",
+            "raftElectionTimeoutMaxMs=299: expected at least twice raftElectionTimeoutMinMs, 150: members that ask for \
+             votes at the same time elect nobody",
+        ),
+        ("", "raftEntryBytesMax=1", "raftEntryBytesMax=1: expected a number from 1024 to 67108864"),
+        ("", "raftEntriesInFlightMax=0", "raftEntriesInFlightMax=0: expected a number from 1 to 1024"),
+    ] {
+        let refusal = refused(old, new);
+        assert!(refusal.ends_with(expected), "{refusal}");
+    }
 }
 
 #[test]
