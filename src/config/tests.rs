@@ -59,6 +59,52 @@ fn shipped_files_load_without_a_warning() {
     assert!(count >= 2, "only {count} files under conf/");
 }
 
+/// Loads what is shipped in a folder under `conf/`.
+fn shipped(folder: &str) -> Vec<Loaded<BrokerConfig>> {
+    let mut files =
+        Disk::real().list(&Path::new(env!("CARGO_MANIFEST_DIR")).join("conf").join(folder)).unwrap();
+    files.sort();
+    let load = |file| {
+        let sources = Sources { file: Some(file), environment: environment(), ..Sources::default() };
+        load(&sources, &Disk::real()).unwrap()
+    };
+    files.into_iter().map(load).collect()
+}
+
+#[test]
+fn shipped_groups_fit_together() {
+    for (folder, groups) in [("raft", 1), ("raft-3groups", 3)] {
+        let members: Vec<Loaded<BrokerConfig>> = shipped(folder);
+        assert_eq!(members.len(), groups * 3);
+        // The name server's port, and those that each broker opens or may open.
+        let mut ports = vec![9876];
+        let mut folders = Vec::new();
+        let mut leaders = Vec::new();
+        for member in &members {
+            let same = members.iter().filter(|other| other.broker_name == member.broker_name);
+            assert!(same.clone().all(|other| other.dleger_peers == member.dleger_peers));
+            assert!(same.clone().all(|other| other.preferred_leaders() == member.preferred_leaders()));
+            let ids: Vec<_> = same.map(|other| other.raft_self_id().unwrap()).collect();
+            assert_eq!(ids, [0, 1, 2], "{}", member.broker_name);
+            let client = [member.listen_port, member.fast_listen_port(), member.ha_listen_port];
+            ports.extend(client.into_iter().chain(member.raft_port()));
+            folders.push(member.store_path_root_dir.clone());
+            leaders.extend(member.preferred_leaders());
+        }
+        let count = ports.len();
+        ports.sort_unstable();
+        ports.dedup();
+        assert_eq!(ports.len(), count, "{folder}: two share a port");
+        assert!(ports.iter().all(|port| *port < 32_768), "ports that the system gives to connections");
+        folders.sort();
+        folders.dedup();
+        assert_eq!(folders.len(), members.len(), "{folder}: two share a folder");
+        leaders.sort_unstable();
+        let expected: &[u64] = if groups == 3 { &[0, 0, 0, 1, 1, 1, 2, 2, 2] } else { &[] };
+        assert_eq!(leaders, expected, "{folder}: who leads");
+    }
+}
+
 #[test]
 fn defaults_are_javas() {
     let config = from_text::<BrokerConfig>("brokerIP1=192.0.2.1\nbrokerName=b", &[]).unwrap();
