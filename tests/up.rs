@@ -21,7 +21,7 @@ impl Up {
         let data = tempfile::tempdir().unwrap();
         let (namesrv_port, broker_port) = free_ports();
         let mut process = Command::new(env!("CARGO_BIN_EXE_quorate"))
-            .args(["up", "--data"])
+            .args(["up", "--replicas", "1", "--data"])
             .arg(data.path())
             .args(["--namesrv-port", &namesrv_port.to_string(), "--broker-port", &broker_port.to_string()])
             .arg("mappedFileSizeCommitLog=1048576")
@@ -138,14 +138,16 @@ fn taken_ports_are_named_before_anything_starts() {
     let port = taken.local_addr().unwrap().port().to_string();
     let (_, broker_port) = free_ports();
     let broker_port = broker_port.to_string();
-    let args = ["up", "--data", &folder, "--namesrv-port", &port, "--broker-port", &broker_port];
-    let output = quorate(&args);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    let pid = std::process::id();
-    let expected = format!("quorate up: port {port} (name server) is in use by process {pid} (");
-    assert!(errors.starts_with(&expected), "{errors}");
-    assert_eq!(output.status.code(), Some(1));
-    assert!(!data.path().join("logs").exists());
+    for replicas in ["1", "3"] {
+        let ports = ["--namesrv-port", &port, "--broker-port", &broker_port, "--replicas", replicas];
+        let output = quorate(&[&["up", "--data", &folder], &ports[..]].concat());
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let pid = std::process::id();
+        let expected = format!("quorate up: port {port} (name server) is in use by process {pid} (");
+        assert!(errors.starts_with(&expected), "{errors}");
+        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(data.path().read_dir().unwrap().count(), 0, "something is written");
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ Quorate: a message broker that speaks Apache RocketMQ's remoting protocol
 Usage: quorate <COMMAND> [OPTIONS]
 
 Commands:
-  up        Start a name server and a broker on this machine
+  up        Start a name server and a replicated broker group on this machine
   namesrv   Run a name server, as mqnamesrv does
   broker    Run brokers, as mqbroker does
   mqadmin   Ask and change a cluster, as mqadmin does

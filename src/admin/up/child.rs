@@ -24,7 +24,8 @@ const LAST_WORDS_WITHIN: Duration = Duration::from_secs(1);
 /// What is to be run.
 #[derive(Debug)]
 pub(super) struct Program {
-    pub(super) name: &'static str,
+    /// Its name where it stands before its lines, `broker` or `n0`.
+    pub(super) name: String,
     pub(super) executable: PathBuf,
     pub(super) args: Vec<OsString>,
     /// The log file.
@@ -33,7 +34,7 @@ pub(super) struct Program {
 
 /// A process that runs. Dropping it kills the process.
 pub(super) struct Child {
-    name: &'static str,
+    name: String,
     pid: u32,
     process: tokio::process::Child,
     /// Reads what the process prints until its pipe closes.
@@ -43,7 +44,7 @@ pub(super) struct Child {
 impl Child {
     pub(super) fn start(program: Program) -> Result<Self> {
         let Program { name, executable, args, log } = program;
-        let log = Log::open(name, &log, Disk::real()).with_context(|| format!("open {}", log.display()))?;
+        let log = Log::open(&name, &log, Disk::real()).with_context(|| format!("open {}", log.display()))?;
         let (reader, writer) = io::pipe().context("make a pipe")?;
         let mut command = Command::new(&executable);
         command
@@ -65,32 +66,21 @@ impl Child {
         Ok(Self { name, pid, process, log: Some(tokio::spawn(copy(reader, log))) })
     }
 
-    pub(super) fn name(&self) -> &'static str {
-        self.name
-    }
-
     pub(super) fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// Waits for the end of the process, which nobody asked for, and returns a report of it. May be called again if it
-    /// was dropped before it returned.
-    pub(super) async fn ended(&mut self) -> String {
+    /// Waits for the end of the process, which nobody asked for. May be called again if it was dropped before it
+    /// returned.
+    pub(super) async fn ended(&mut self) -> End {
         let status = self.process.wait().await;
-        let lines = self.last_lines().await;
+        let last_lines = self.last_lines().await;
+        let killed = status.as_ref().is_ok_and(|status| status.code().is_none());
         let how = match status {
             Ok(status) => describe(status),
             Err(error) => format!("is lost: {error}"),
         };
-        let mut report = format!("the {} (pid {}) {how}", self.name, self.pid);
-        if !lines.is_empty() {
-            report.push_str("; its last lines:");
-            for line in lines {
-                report.push_str("\n  ");
-                report.push_str(&line);
-            }
-        }
-        report
+        End { how: format!("{} (pid {}) {how}", self.name, self.pid), killed, last_lines }
     }
 
     async fn last_lines(&mut self) -> Vec<String> {
@@ -120,6 +110,32 @@ impl Child {
         }
         self.last_lines().await;
         Ok(())
+    }
+}
+
+/// How a child ended by itself.
+#[derive(Debug, Clone)]
+pub(super) struct End {
+    /// Who ended and how.
+    pub(super) how: String,
+    /// Whether by a signal.
+    pub(super) killed: bool,
+    /// What it printed at last.
+    pub(super) last_lines: Vec<String>,
+}
+
+impl End {
+    /// Returns how it ended, with the last lines.
+    pub(super) fn report(&self) -> String {
+        let mut report = self.how.clone();
+        if !self.last_lines.is_empty() {
+            report.push_str("; its last lines:");
+            for line in &self.last_lines {
+                report.push_str("\n  ");
+                report.push_str(line);
+            }
+        }
+        report
     }
 }
 
@@ -159,7 +175,7 @@ mod tests {
 
     fn shell(script: &str, folder: &std::path::Path) -> Program {
         Program {
-            name: "broker",
+            name: "broker".into(),
             executable: "/bin/sh".into(),
             args: vec!["-c".into(), script.into()],
             log: folder.join("logs/broker.log"),
@@ -172,8 +188,8 @@ mod tests {
         let mut child = Child::start(shell("echo one; echo two >&2; exit 3", folder.path())).unwrap();
         let pid = child.pid();
         assert_eq!(
-            child.ended().await,
-            format!("the broker (pid {pid}) ended with exit code 3; its last lines:\n  one\n  two")
+            child.ended().await.report(),
+            format!("broker (pid {pid}) ended with exit code 3; its last lines:\n  one\n  two")
         );
         assert_eq!(Disk::real().read(&folder.path().join("logs/broker.log")).unwrap(), b"one\ntwo\n");
     }
@@ -182,8 +198,8 @@ mod tests {
     async fn a_killed_child_is_reported_as_killed() {
         let folder = tempfile::tempdir().unwrap();
         let mut child = Child::start(shell("kill -9 $$", folder.path())).unwrap();
-        let report = child.ended().await;
-        assert!(report.contains("was killed: signal: 9"), "{report}");
+        let end = child.ended().await;
+        assert!(end.killed && end.how.contains("was killed: signal: 9"), "{end:?}");
     }
 
     #[tokio::test]

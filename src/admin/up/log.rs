@@ -15,7 +15,7 @@ const LINE_BYTES_MAX: usize = 4096;
 
 /// Takes what a child prints.
 pub(super) struct Log {
-    name: &'static str,
+    name: String,
     path: PathBuf,
     disk: Disk,
     file: File,
@@ -28,14 +28,23 @@ pub(super) struct Log {
 
 impl Log {
     /// Opens the file, makes it if it is absent, and goes on at its end.
-    pub(super) fn open(name: &'static str, path: &Path, disk: Disk) -> io::Result<Self> {
+    pub(super) fn open(name: &str, path: &Path, disk: Disk) -> io::Result<Self> {
         if let Some(folder) = path.parent() {
             disk.make_folder(folder)?;
         }
         let file = disk.open(path, true)?;
         let at = file.len()?;
         let (partial, last) = (Vec::new(), VecDeque::new());
-        Ok(Self { name, path: path.to_owned(), disk, file, at, partial, last, is_full: false })
+        Ok(Self {
+            name: name.to_owned(),
+            path: path.to_owned(),
+            disk,
+            file,
+            at,
+            partial,
+            last,
+            is_full: false,
+        })
     }
 
     /// Appends what the child printed. Lines that are errors go to the terminal too.

@@ -8,17 +8,18 @@ use anyhow::{Result, bail};
 use crate::env::Disk;
 
 /// A port that is going to be listened on.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Port {
+    pub(super) host: String,
     pub(super) number: u16,
-    pub(super) what: &'static str,
+    pub(super) what: String,
 }
 
 /// Fails if one of `ports` cannot be listened on, and names all of them.
-pub(super) fn check(host: &str, ports: &[Port]) -> Result<()> {
+pub(super) fn check(ports: &[Port]) -> Result<()> {
     let mut problems = Vec::new();
-    for Port { number, what } in ports {
-        let Err(error) = TcpListener::bind((host, *number)) else { continue };
+    for Port { host, number, what } in ports {
+        let Err(error) = TcpListener::bind((host.as_str(), *number)) else { continue };
         problems.push(match error.kind() {
             std::io::ErrorKind::AddrInUse => {
                 let owner = owner(*number).unwrap_or_else(|| "another process".into());
@@ -76,11 +77,12 @@ mod tests {
     fn a_taken_port_is_named_with_its_owner() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let number = listener.local_addr().unwrap().port();
-        let error = check("127.0.0.1", &[Port { number, what: "broker" }]).unwrap_err().to_string();
+        let ports = [Port { host: "127.0.0.1".into(), number, what: "broker".into() }];
+        let error = check(&ports).unwrap_err().to_string();
         let expected = format!("port {number} (broker) is in use by process {} (", std::process::id());
         assert!(error.starts_with(&expected), "{error}");
         drop(listener);
-        check("127.0.0.1", &[Port { number, what: "broker" }]).unwrap();
+        check(&ports).unwrap();
     }
 
     #[test]
