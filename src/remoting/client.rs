@@ -85,20 +85,20 @@ impl Client {
         let deadline = Instant::now() + within;
         let late = |_| CallError::Timeout { address: address.to_owned(), after: within };
         let connection = timeout_at(deadline, self.connection(address)).await.map_err(late)??;
-        let heard = connection.received_bytes();
         let left = deadline.saturating_duration_since(Instant::now());
-        let answer = connection.request(request, left).await;
-        if matches!(answer, Err(CallError::Timeout { .. })) && connection.received_bytes() == heard {
-            // Nothing at all came: the host may have vanished without a word. The next call finds out by connecting.
-            connection.close();
-        }
+        let answer = connection.request_or_close(request, left).await;
         answer.map_err(|error| name(error, address, within))
+    }
+
+    /// Returns an open connection to `address`, for callers that have to know whether a request was sent at all.
+    pub async fn connect(&self, address: &str, within: Duration) -> Result<Connection, CallError> {
+        let late = |_| CallError::Timeout { address: address.to_owned(), after: within };
+        timeout(within, self.connection(address)).await.map_err(late)?
     }
 
     /// Sends a one-way request; succeeds when it is queued on an open connection.
     pub async fn oneway(&self, address: &str, request: Command, within: Duration) -> Result<(), CallError> {
-        let late = |_| CallError::Timeout { address: address.to_owned(), after: within };
-        timeout(within, self.connection(address)).await.map_err(late)??.send(request);
+        self.connect(address, within).await?.send(request);
         Ok(())
     }
 

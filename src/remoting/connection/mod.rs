@@ -196,6 +196,17 @@ impl Connection {
         }
     }
 
+    /// Sends a request and waits for its answer. Closes the connection if nothing at all was heard meanwhile: the host
+    /// may have vanished without a word, and whoever calls next finds out by connecting.
+    pub async fn request_or_close(&self, request: Command, timeout: Duration) -> Result<Command, CallError> {
+        let heard = self.received_bytes();
+        let answer = self.request(request, timeout).await;
+        if matches!(answer, Err(CallError::Timeout { .. })) && self.received_bytes() == heard {
+            self.close();
+        }
+        answer
+    }
+
     /// True once the connection is closed.
     pub fn is_closed(&self) -> bool {
         self.outbox().is_closed()
@@ -291,7 +302,7 @@ impl Connection {
     }
 
     /// Returns how many bytes came in; if the number stands still, nothing was heard of the peer.
-    pub(super) fn received_bytes(&self) -> u64 {
+    fn received_bytes(&self) -> u64 {
         self.0.received_bytes.load(Ordering::Relaxed)
     }
 
