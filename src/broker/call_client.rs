@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::clients::{Client, Clients};
 use super::context::{Context, blocking};
-use super::offsets::later;
+use super::reply::{Reply, later};
 use super::response::Error;
 use crate::message::OffsetMessageId;
 use crate::model::{Group, PhysicalOffset};
@@ -18,7 +18,7 @@ use crate::remoting::header::{
     ConsumeMessageDirectlyResultRequestHeader, GetConsumerRunningInfoRequestHeader,
     GetConsumerStatusRequestHeader,
 };
-use crate::remoting::{Answer, CallError, Command, RequestCode, ResponseCode, version};
+use crate::remoting::{CallError, Command, RequestCode, ResponseCode, version};
 
 /// How long a client may take to answer what is passed on to it.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -26,7 +26,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// GET_CONSUMER_RUNNING_INFO.
-pub(crate) fn running_info(clients: &Clients, request: &Command) -> Result<Answer, Error> {
+pub(crate) fn running_info(clients: &Clients, request: &Command) -> Result<Reply, Error> {
     let header: GetConsumerRunningInfoRequestHeader = request.header()?;
     let client = member(clients, &header.consumer_group, &header.client_id)?;
     let question = Command {
@@ -42,7 +42,7 @@ pub(crate) fn consume_directly(
     context: &Arc<Context>,
     clients: &Clients,
     request: &Command,
-) -> Result<Answer, Error> {
+) -> Result<Reply, Error> {
     let header: ConsumeMessageDirectlyResultRequestHeader = request.header()?;
     let client_id = header.client_id.as_deref().unwrap_or_default();
     let client = member(clients, &header.consumer_group, client_id)?;
@@ -69,7 +69,7 @@ pub(crate) fn consume_directly(
 
 /// INVOKE_BROKER_TO_GET_CONSUMER_STATUS: the offsets that clients hold in memory, of one client or of all. Clients that
 /// do not answer are left out.
-pub(crate) fn consumer_status(clients: &Clients, request: &Command) -> Result<Answer, Error> {
+pub(crate) fn consumer_status(clients: &Clients, request: &Command) -> Result<Reply, Error> {
     let header: GetConsumerStatusRequestHeader = request.header()?;
     let nobody =
         || Error::System(format!("No Any Consumer online in the consumer group: [{}]", header.group));

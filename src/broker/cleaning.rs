@@ -5,14 +5,14 @@
 use std::sync::Arc;
 
 use super::context::{Context, blocking};
-use super::offsets::later;
+use super::reply::{Reply, later};
 use super::topics;
 use crate::metadata::MetadataCommand;
 use crate::model::{Topic, system_topic};
-use crate::remoting::{Answer, Command, ResponseCode};
+use crate::remoting::{Command, ResponseCode};
 
 /// CLEAN_EXPIRED_CONSUMEQUEUE: takes out of the queues what is no longer in the log.
-pub(crate) fn expired_queues(context: &Arc<Context>) -> Answer {
+pub(crate) fn expired_queues(context: &Arc<Context>) -> Reply {
     let context = Arc::clone(context);
     later(blocking(move || {
         context.store().delete_expired_entries()?;
@@ -21,7 +21,7 @@ pub(crate) fn expired_queues(context: &Arc<Context>) -> Answer {
 }
 
 /// DELETE_EXPIRED_COMMITLOG: deletes what is older than `fileReservedTime` without waiting for `deleteWhen`.
-pub(crate) fn expired_segments(context: &Arc<Context>) -> Answer {
+pub(crate) fn expired_segments(context: &Arc<Context>) -> Reply {
     let context = Arc::clone(context);
     later(blocking(move || {
         let segments = context.store().delete_old_segments()?;
@@ -31,7 +31,7 @@ pub(crate) fn expired_segments(context: &Arc<Context>) -> Answer {
 }
 
 /// CLEAN_UNUSED_TOPIC: deletes the queues of topics that there are no more.
-pub(crate) fn unused_topics(context: &Arc<Context>) -> Answer {
+pub(crate) fn unused_topics(context: &Arc<Context>) -> Reply {
     let context = Arc::clone(context);
     later(async move {
         for topic in context.store().queues().topics() {

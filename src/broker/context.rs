@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use tokio::sync::watch;
+
 use super::register::Announcer;
 use super::response::Error;
 use crate::config::{BrokerConfig, Loaded};
@@ -10,7 +12,7 @@ use crate::env::{Clock, Disk, Random};
 use crate::message::UniqueIds;
 use crate::metadata::{Metadata, MetadataCommand};
 use crate::model::{Group, Perm, SubscriptionGroupConfig, Topic, TopicConfig, system_topic};
-use crate::replication::Replication;
+use crate::replication::{Replication, Role};
 use crate::store::Store;
 
 /// Shared by all handlers of one broker.
@@ -19,6 +21,9 @@ pub(crate) struct Context {
     config: RwLock<Arc<Loaded<BrokerConfig>>>,
     pub(crate) metadata: Arc<Metadata>,
     pub(crate) replication: Replication,
+    role: watch::Receiver<Role>,
+    /// The number under which this replica registers while it does not lead; `None` without a Raft group.
+    follower_id: Option<i64>,
     pub(crate) clock: Clock,
     pub(crate) disk: Disk,
     pub(crate) random: Random,
@@ -39,8 +44,10 @@ impl Context {
         (clock, disk): (Clock, Disk),
     ) -> Self {
         Self {
+            follower_id: follower_id(&config),
             config: RwLock::new(Arc::new(config)),
             metadata,
+            role: replication.role(),
             replication,
             random: Random::from_machine(),
             unique_ids: UniqueIds::new(address.ip(), std::process::id(), clock.clone()),
@@ -62,6 +69,26 @@ impl Context {
 
     pub(crate) fn store(&self) -> &Arc<Store> {
         self.replication.store()
+    }
+
+    /// Returns whether this replica takes writes at this moment. A broker without replicas always does.
+    pub(crate) fn leads(&self) -> bool {
+        self.role.borrow().is_leader()
+    }
+
+    /// Returns the role, and tells of its changes.
+    pub(crate) fn role(&self) -> watch::Receiver<Role> {
+        self.role.clone()
+    }
+
+    /// Returns whether this broker is a replica of a Raft group.
+    pub(crate) fn is_in_group(&self) -> bool {
+        self.follower_id.is_some()
+    }
+
+    /// Returns the number under which this replica registers while it does not lead; `None` without a Raft group.
+    pub(crate) fn follower_id(&self) -> Option<i64> {
+        self.follower_id
     }
 
     /// Commits a change of the tables.
@@ -128,15 +155,40 @@ impl Context {
         if let Some(known) = self.metadata.groups().get(group) {
             return Ok(known);
         }
+        self.check_may_be_made(group)?;
+        self.change(MetadataCommand::PutGroup(SubscriptionGroupConfig::new(group.clone()))).await?;
+        self.metadata.groups().get(group).ok_or_else(|| Error::GroupNotExist(group.clone()))
+    }
+
+    /// Returns a group for reading. A replica that does not lead cannot make it; the leader does when it hears of it,
+    /// and until then its settings are the default ones.
+    pub(crate) async fn group_to_read(&self, group: &Group) -> Result<Arc<SubscriptionGroupConfig>, Error> {
+        if self.leads() {
+            return self.group(group).await;
+        }
+        match self.metadata.groups().get(group) {
+            Some(known) => Ok(known),
+            None => {
+                self.check_may_be_made(group)?;
+                Ok(Arc::new(SubscriptionGroupConfig::new(group.clone())))
+            }
+        }
+    }
+
+    fn check_may_be_made(&self, group: &Group) -> Result<(), Error> {
         let predefined =
             PREDEFINED_GROUPS.contains(&group.as_str()) || group.as_str().starts_with(SYSTEM_GROUP_PREFIX);
         if !predefined && !self.config().auto_create_subscription_group {
             return Err(Error::GroupNotExist(group.clone()));
         }
-        group.check().map_err(|_| Error::GroupNotExist(group.clone()))?;
-        self.change(MetadataCommand::PutGroup(SubscriptionGroupConfig::new(group.clone()))).await?;
-        self.metadata.groups().get(group).ok_or_else(|| Error::GroupNotExist(group.clone()))
+        group.check().map_err(|_| Error::GroupNotExist(group.clone()))
     }
+}
+
+/// Returns the number of a replica of a Raft group, as DLedger has it: 1 for `n0`, as 0 is the leader's.
+fn follower_id(config: &BrokerConfig) -> Option<i64> {
+    let id = config.raft_self_id().filter(|_| config.enable_dleger_commit_log)?;
+    i64::try_from(id).ok()?.checked_add(1)
 }
 
 /// Groups that are always there. Source: RocketMQ `SubscriptionGroupManager.init`.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use super::context::{Context, blocking};
 use super::response::Error;
@@ -15,6 +16,7 @@ use crate::message::{Message, Properties, Record, SysFlag, key};
 use crate::metadata::MetadataCommand;
 use crate::model::{QueueId, QueueOffset, Topic, system_topic};
 use crate::remoting::header::SendMessageHeader;
+use crate::replication::LeaderPermit;
 use crate::store::{Draft, ReadLimits, ReadStatus};
 
 /// How often a level without due messages is looked at, as Java's `DELAY_FOR_A_WHILE`.
@@ -59,18 +61,14 @@ pub(super) fn park_at_level(
     *target = Target { topic: Topic::new(system_topic::SCHEDULE), queue_id: QueueId(level - 1) };
 }
 
-/// Delivers due messages of all levels until told to stop.
-pub(crate) async fn run(context: Arc<Context>, stop: watch::Receiver<bool>) {
-    let delays = context.config().delay_levels_ms();
-    let levels: Vec<_> = (1u32..)
-        .zip(delays)
-        .map(|(level, delay_ms)| {
-            tokio::spawn(run_level(Arc::clone(&context), Level { number: level, delay_ms }, stop.clone()))
-        })
-        .collect();
-    for level in levels {
-        let _ = level.await;
+/// Delivers due messages of all levels while this replica leads, until told to stop.
+pub(crate) async fn run(context: Arc<Context>, permit: LeaderPermit, stop: watch::Receiver<bool>) {
+    // Dropped, it ends its tasks: what they have handed in by then may still be committed, and is delivered again.
+    let mut levels = JoinSet::new();
+    for (number, delay_ms) in (1u32..).zip(context.config().delay_levels_ms()) {
+        levels.spawn(run_level(Arc::clone(&context), permit, Level { number, delay_ms }, stop.clone()));
     }
+    while levels.join_next().await.is_some() {}
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -79,11 +77,17 @@ struct Level {
     delay_ms: u64,
 }
 
-async fn run_level(context: Arc<Context>, level: Level, mut stop: watch::Receiver<bool>) {
+async fn run_level(
+    context: Arc<Context>,
+    permit: LeaderPermit,
+    level: Level,
+    mut stop: watch::Receiver<bool>,
+) {
     loop {
-        let wait = match deliver_due(&context, level).await {
+        let wait = match deliver_due(&context, permit, level).await {
             Ok(Progress::More) => Duration::ZERO,
             Ok(Progress::Idle(wait)) => wait,
+            Err(error) if error.is_not_leader() => return,
             Err(error) => {
                 tracing::warn!(level = level.number, %error, "delayed messages not delivered; tried again later");
                 AFTER_FAILURE
@@ -104,7 +108,7 @@ enum Progress {
 }
 
 /// Delivers one turn of due messages.
-async fn deliver_due(context: &Arc<Context>, level: Level) -> Result<Progress, Error> {
+async fn deliver_due(context: &Arc<Context>, permit: LeaderPermit, level: Level) -> Result<Progress, Error> {
     let topic = Topic::new(system_topic::SCHEDULE);
     let queue_id = QueueId(level.number - 1);
     let from = context.metadata.delay().get(level.number);
@@ -128,7 +132,6 @@ async fn deliver_due(context: &Arc<Context>, level: Level) -> Result<Progress, E
         _ => return Ok(Progress::Idle(IDLE)),
     }
     let now_ms = context.clock.now_ms();
-    let permit = context.replication.permit()?;
     let mut pending = Vec::new();
     let mut wait = None;
     for bytes in &read.records {

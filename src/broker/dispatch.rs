@@ -1,136 +1,247 @@
-//! Which handler serves which request code: the table to look a code up in.
+//! Which handler serves which request code: the table to look a code up in. The first column, [`who`], says which
+//! replica of a group answers; the second, [`handle`], how.
 
 use std::sync::Arc;
 
-use super::offsets::later;
 use super::progress::{self, Progress};
+use super::reply::{Reply, later};
 use super::reset::{self, Resetting};
 use super::response::Error;
 use super::{
-    Broker, call_client, cleaning, connections, groups, ha, heartbeat, locks, offsets, pull, query, runtime,
-    send, send_back, settings, stats, topics,
+    Broker, call_client, cleaning, connections, forward, groups, ha, heartbeat, locks, offsets, pull, query,
+    runtime, send, send_back, settings, stats, topics,
 };
 use crate::message::key;
 use crate::remoting::{Answer, Command, Connection, RequestCode};
 
-/// Carries a request out. What goes wrong becomes an answer, too.
+/// Which replica of a group answers a request. A broker without replicas answers all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Who {
+    /// The leader; other replicas hand the request on to it.
+    Leader,
+    /// The one that is asked, from what it has itself.
+    AnyReplica,
+    /// None: the code is not served.
+    Nobody,
+}
+
+/// The first column of the table.
+#[rustfmt::skip]
+fn who(code: RequestCode) -> Who {
+    use RequestCode as Code;
+    match code {
+        // What is to be committed.
+        Code::SendMessage | Code::SendMessageV2 | Code::SendBatchMessage | Code::ConsumerSendMsgBack
+        | Code::UpdateConsumerOffset
+        | Code::UpdateAndCreateTopic | Code::UpdateAndCreateTopicList | Code::DeleteTopicInBroker
+        | Code::UpdateAndCreateSubscriptiongroup | Code::UpdateAndCreateSubscriptiongroupList
+        | Code::DeleteSubscriptiongroup | Code::UpdateAndGetGroupForbidden
+        | Code::InvokeBrokerToResetOffset | Code::CloneGroupOffset | Code::CleanUnusedTopic
+        // What has to be the newest: where to go on, the ends of queues, what was just made.
+        | Code::QueryConsumerOffset | Code::QueryCorrectionOffset
+        | Code::GetMaxOffset | Code::GetMinOffset | Code::GetEarliestMsgStoretime | Code::SearchOffsetByTimestamp
+        | Code::GetTopicConfig | Code::GetSubscriptiongroupConfig
+        | Code::GetTopicStatsInfo | Code::GetConsumeStats | Code::GetBrokerConsumeStats
+        | Code::QueryTopicConsumeByWho | Code::QueryConsumeTimeSpan | Code::QueryTopicsByConsumer
+        // What only one may give away.
+        | Code::LockBatchMq | Code::UnlockBatchMq => Who::Leader,
+
+        // Committed messages are the same everywhere.
+        Code::PullMessage | Code::LitePullMessage | Code::QueryMessage | Code::ViewMessageById
+        | Code::QueryConsumeQueue
+        // Clients are known to the replicas that they are connected to; consumers connect to all.
+        | Code::HeartBeat | Code::UnregisterClient | Code::GetConsumerListByGroup | Code::CheckClientConfig
+        | Code::GetConsumerConnectionList | Code::GetProducerConnectionList | Code::GetAllProducerInfo
+        | Code::GetConsumerRunningInfo | Code::ConsumeMessageDirectly | Code::InvokeBrokerToGetConsumerStatus
+        | Code::QuerySubscriptionByConsumer
+        // About this replica itself: its tables as they are, its disk, its settings, its counters.
+        | Code::GetAllTopicConfig | Code::GetAllSubscriptiongroupConfig | Code::GetSystemTopicListFromBroker
+        | Code::GetAllConsumerOffset | Code::GetAllDelayOffset
+        | Code::CleanExpiredConsumequeue | Code::DeleteExpiredCommitlog
+        | Code::UpdateBrokerConfig | Code::GetBrokerConfig
+        | Code::GetBrokerRuntimeInfo | Code::ViewBrokerStatsData | Code::GetBrokerHaStatus => Who::AnyReplica,
+
+        _ => Who::Nobody,
+    }
+}
+
+/// Carries a request out, here or at the leader. What goes wrong becomes an answer, too.
 pub(super) async fn dispatch(broker: &Arc<Broker>, connection: &Connection, request: Command) -> Answer {
     let Some(code) = request.request_code() else {
         return Answer::Now(Error::UnknownRequest(request.code).into());
     };
-    match handle(broker, connection, code, request).await {
-        Ok(answer) => answer,
-        Err(error) => {
-            let config = broker.context.config();
-            let response = Command::from(error);
-            // Clients read these of every answer to a send.
-            let is_send = matches!(
-                code,
-                RequestCode::SendMessage | RequestCode::SendMessageV2 | RequestCode::SendBatchMessage
-            );
-            Answer::Now(match is_send {
-                true => response
-                    .with_field(key::MSG_REGION, config.region_id.clone())
-                    .with_field(key::TRACE_ON, config.trace_on.to_string()),
-                false => response,
-            })
-        }
+    match who(code) {
+        Who::Leader if broker.context.is_in_group() => at_leader(broker, connection, code, request).await,
+        Who::Leader | Who::AnyReplica => match handle(broker, connection, code, &request).await {
+            Ok(Reply::Now(answer)) => Answer::Now(answer),
+            Ok(Reply::Later(reply)) => {
+                let broker = Arc::clone(broker);
+                Answer::later(
+                    async move { reply.await.unwrap_or_else(|error| refused(&broker, code, error)) },
+                )
+            }
+            Err(error) => Answer::Now(refused(broker, code, error)),
+        },
+        Who::Nobody => Answer::Now(not_built(code).into()),
     }
 }
 
-async fn handle(
+/// Carries a request of the leader's out: here while this replica leads, and at the leader when it turns out that it
+/// does not.
+async fn at_leader(
     broker: &Arc<Broker>,
     connection: &Connection,
     code: RequestCode,
     request: Command,
-) -> Result<Answer, Error> {
-    let Broker { context, clients, locks, resets, settings, stats, pulls } = &**broker;
+) -> Answer {
+    if broker.context.leads() {
+        match handle(broker, connection, code, &request).await {
+            Ok(Reply::Now(answer)) => return Answer::Now(answer),
+            Ok(Reply::Later(reply)) => {
+                let (broker, connection) = (Arc::clone(broker), connection.clone());
+                return Answer::later(async move {
+                    match reply.await {
+                        Err(error) if error.is_not_leader() => {
+                            find_leader(broker, connection, code, request).await
+                        }
+                        reply => reply.unwrap_or_else(|error| refused(&broker, code, error)),
+                    }
+                });
+            }
+            Err(error) if error.is_not_leader() => {}
+            Err(error) => return Answer::Now(refused(broker, code, error)),
+        }
+    }
+    forward::begun(find_leader(Arc::clone(broker), connection.clone(), code, request)).await
+}
+
+async fn find_leader(
+    broker: Arc<Broker>,
+    connection: Connection,
+    code: RequestCode,
+    request: Command,
+) -> Command {
+    let forwarded = forward::forwarded_in(&request).is_some();
+    let here =
+        async |request: Arc<Command>| handle(&broker, &connection, code, &request).await?.settled().await;
+    let answer = match broker.forward.take(code, &connection, request, &broker.context.config()) {
+        Ok(errand) => broker.forward.run(errand, here).await,
+        Err(error) => Err(error),
+    };
+    answer.unwrap_or_else(|error| with_send_fields(&broker, code, forward::refusal(forwarded, error)))
+}
+
+fn refused(broker: &Broker, code: RequestCode, error: Error) -> Command {
+    with_send_fields(broker, code, error.into())
+}
+
+/// Adds what clients read of every answer to a send.
+fn with_send_fields(broker: &Broker, code: RequestCode, answer: Command) -> Command {
+    let is_send =
+        matches!(code, RequestCode::SendMessage | RequestCode::SendMessageV2 | RequestCode::SendBatchMessage);
+    if !is_send {
+        return answer;
+    }
+    let config = broker.context.config();
+    answer
+        .with_field(key::MSG_REGION, config.region_id.clone())
+        .with_field(key::TRACE_ON, config.trace_on.to_string())
+}
+
+fn not_built(code: RequestCode) -> Error {
+    Error::NotBuilt(format!("{} ({})", code.name(), code.number()))
+}
+
+/// The second column of the table.
+async fn handle(
+    broker: &Arc<Broker>,
+    connection: &Connection,
+    code: RequestCode,
+    request: &Command,
+) -> Result<Reply, Error> {
+    let Broker { context, clients, locks, resets, settings, stats, pulls, .. } = &**broker;
     match code {
         RequestCode::SendMessage | RequestCode::SendMessageV2 | RequestCode::SendBatchMessage => {
-            send::handle(context, locks, stats, connection, &request).await
+            send::handle(context, locks, stats, connection, request).await
         }
-        RequestCode::PullMessage | RequestCode::LitePullMessage => pull::handle(pulls, &request).await,
+        RequestCode::PullMessage | RequestCode::LitePullMessage => pull::handle(pulls, request).await,
         RequestCode::ConsumerSendMsgBack => {
-            let (context, stats) = (Arc::clone(context), Arc::clone(stats));
+            let (context, stats, request) = (Arc::clone(context), Arc::clone(stats), request.clone());
             Ok(later(async move { send_back::handle(&context, &stats, &request).await }))
         }
 
         RequestCode::HeartBeat => {
-            Ok(heartbeat::heartbeat(context, clients, connection, &request).await?.into())
+            Ok(heartbeat::heartbeat(context, clients, connection, request).await?.into())
         }
         RequestCode::UnregisterClient => {
-            Ok(heartbeat::unregister(context, clients, connection, &request)?.into())
+            Ok(heartbeat::unregister(context, clients, connection, request)?.into())
         }
-        RequestCode::GetConsumerListByGroup => Ok(heartbeat::consumer_list(clients, &request)?.into()),
-        RequestCode::CheckClientConfig => Ok(heartbeat::check_client_config(&request)?.into()),
+        RequestCode::GetConsumerListByGroup => Ok(heartbeat::consumer_list(clients, request)?.into()),
+        RequestCode::CheckClientConfig => Ok(heartbeat::check_client_config(request)?.into()),
 
-        RequestCode::QueryConsumerOffset => Ok(offsets::query(context, &request)?.into()),
-        RequestCode::UpdateConsumerOffset => Ok(offsets::update(context, resets, &request).await?.into()),
-        RequestCode::SearchOffsetByTimestamp => offsets::search(context, &request),
-        RequestCode::GetMaxOffset => Ok(offsets::max(context, &request)?.into()),
-        RequestCode::GetMinOffset => Ok(offsets::min(context, &request)?.into()),
-        RequestCode::GetEarliestMsgStoretime => offsets::earliest(context, &request),
+        RequestCode::QueryConsumerOffset => Ok(offsets::query(context, request)?.into()),
+        RequestCode::UpdateConsumerOffset => offsets::update(context, resets, request).await,
+        RequestCode::SearchOffsetByTimestamp => offsets::search(context, request),
+        RequestCode::GetMaxOffset => Ok(offsets::max(context, request)?.into()),
+        RequestCode::GetMinOffset => Ok(offsets::min(context, request)?.into()),
+        RequestCode::GetEarliestMsgStoretime => offsets::earliest(context, request),
 
-        RequestCode::LockBatchMq => Ok(locks::lock(locks, &request)?.into()),
-        RequestCode::UnlockBatchMq => Ok(locks::unlock(locks, &request)?.into()),
+        RequestCode::LockBatchMq => Ok(locks::lock(locks, request)?.into()),
+        RequestCode::UnlockBatchMq => Ok(locks::unlock(locks, request)?.into()),
 
-        RequestCode::QueryMessage => query::by_key(context, &request),
-        RequestCode::ViewMessageById => query::by_offset(context, &request),
+        RequestCode::QueryMessage => query::by_key(context, request),
+        RequestCode::ViewMessageById => query::by_offset(context, request),
 
-        RequestCode::UpdateAndCreateTopic => topics::update(context, &request),
-        RequestCode::UpdateAndCreateTopicList => topics::update_list(context, &request),
-        RequestCode::DeleteTopicInBroker => topics::delete(context, resets, stats, &request),
-        RequestCode::GetTopicConfig => Ok(topics::get(context, &request)?.into()),
-        RequestCode::GetAllTopicConfig => Ok(topics::all(context, &request)?.into()),
+        RequestCode::UpdateAndCreateTopic => topics::update(context, request),
+        RequestCode::UpdateAndCreateTopicList => topics::update_list(context, request),
+        RequestCode::DeleteTopicInBroker => topics::delete(context, resets, stats, request),
+        RequestCode::GetTopicConfig => Ok(topics::get(context, request)?.into()),
+        RequestCode::GetAllTopicConfig => Ok(topics::all(context, request)?.into()),
         RequestCode::GetSystemTopicListFromBroker => Ok(topics::system(context).into()),
-        RequestCode::QueryTopicsByConsumer => Ok(topics::of_group(context, &request)?.into()),
+        RequestCode::QueryTopicsByConsumer => Ok(topics::of_group(context, request)?.into()),
         RequestCode::CleanExpiredConsumequeue => Ok(cleaning::expired_queues(context)),
         RequestCode::CleanUnusedTopic => Ok(cleaning::unused_topics(context)),
         RequestCode::DeleteExpiredCommitlog => Ok(cleaning::expired_segments(context)),
 
-        RequestCode::UpdateAndCreateSubscriptiongroup => Ok(groups::update(context, &request).await?.into()),
-        RequestCode::UpdateAndCreateSubscriptiongroupList => {
-            Ok(groups::update_list(context, &request).await?.into())
-        }
-        RequestCode::DeleteSubscriptiongroup => {
-            Ok(groups::delete(context, resets, stats, &request).await?.into())
-        }
-        RequestCode::GetSubscriptiongroupConfig => Ok(groups::get(context, &request).await?.into()),
-        RequestCode::GetAllSubscriptiongroupConfig => Ok(groups::all(context, &request)?.into()),
-        RequestCode::UpdateAndGetGroupForbidden => Ok(groups::forbidden(context, &request).await?.into()),
+        RequestCode::UpdateAndCreateSubscriptiongroup => groups::update(context, request),
+        RequestCode::UpdateAndCreateSubscriptiongroupList => groups::update_list(context, request),
+        RequestCode::DeleteSubscriptiongroup => groups::delete(context, resets, stats, request),
+        RequestCode::GetSubscriptiongroupConfig => groups::get(context, request),
+        RequestCode::GetAllSubscriptiongroupConfig => Ok(groups::all(context, request)?.into()),
+        RequestCode::UpdateAndGetGroupForbidden => groups::forbidden(context, request),
 
-        RequestCode::GetTopicStatsInfo => progress::of_topic(Progress::of(broker), &request),
-        RequestCode::GetConsumeStats => progress::of_group(Progress::of(broker), &request),
-        RequestCode::GetBrokerConsumeStats => progress::of_all_groups(Progress::of(broker), &request),
+        RequestCode::GetTopicStatsInfo => progress::of_topic(Progress::of(broker), request),
+        RequestCode::GetConsumeStats => progress::of_group(Progress::of(broker), request),
+        RequestCode::GetBrokerConsumeStats => progress::of_all_groups(Progress::of(broker), request),
         RequestCode::QueryTopicConsumeByWho => {
-            Ok(progress::groups_of_topic(&Progress::of(broker), &request)?.into())
+            Ok(progress::groups_of_topic(&Progress::of(broker), request)?.into())
         }
-        RequestCode::QueryConsumeTimeSpan => progress::time_span(Progress::of(broker), &request),
-        RequestCode::QueryConsumeQueue => progress::consume_queue(Progress::of(broker), &request),
+        RequestCode::QueryConsumeTimeSpan => progress::time_span(Progress::of(broker), request),
+        RequestCode::QueryConsumeQueue => progress::consume_queue(Progress::of(broker), request),
         RequestCode::QuerySubscriptionByConsumer => {
-            Ok(progress::subscription(&Progress::of(broker), &request)?.into())
+            Ok(progress::subscription(&Progress::of(broker), request)?.into())
         }
 
         RequestCode::GetAllConsumerOffset => Ok(progress::all_offsets(context).into()),
         RequestCode::GetAllDelayOffset => Ok(progress::all_delay_offsets(context).into()),
 
-        RequestCode::GetConsumerConnectionList => Ok(connections::of_consumer(clients, &request)?.into()),
-        RequestCode::GetProducerConnectionList => Ok(connections::of_producer(clients, &request)?.into()),
+        RequestCode::GetConsumerConnectionList => Ok(connections::of_consumer(clients, request)?.into()),
+        RequestCode::GetProducerConnectionList => Ok(connections::of_producer(clients, request)?.into()),
         RequestCode::GetAllProducerInfo => Ok(connections::of_all_producers(clients).into()),
-        RequestCode::GetConsumerRunningInfo => call_client::running_info(clients, &request),
-        RequestCode::ConsumeMessageDirectly => call_client::consume_directly(context, clients, &request),
-        RequestCode::InvokeBrokerToGetConsumerStatus => call_client::consumer_status(clients, &request),
+        RequestCode::GetConsumerRunningInfo => call_client::running_info(clients, request),
+        RequestCode::ConsumeMessageDirectly => call_client::consume_directly(context, clients, request),
+        RequestCode::InvokeBrokerToGetConsumerStatus => call_client::consumer_status(clients, request),
 
-        RequestCode::InvokeBrokerToResetOffset => reset::reset(Resetting::of(broker), &request),
-        RequestCode::CloneGroupOffset => reset::clone(Resetting::of(broker), &request),
-        RequestCode::QueryCorrectionOffset => Ok(reset::correction(context, &request)?.into()),
+        RequestCode::InvokeBrokerToResetOffset => reset::reset(Resetting::of(broker), request),
+        RequestCode::CloneGroupOffset => reset::clone(Resetting::of(broker), request),
+        RequestCode::QueryCorrectionOffset => Ok(reset::correction(context, request)?.into()),
 
-        RequestCode::UpdateBrokerConfig => settings::update(context, settings, &request),
+        RequestCode::UpdateBrokerConfig => settings::update(context, settings, request),
         RequestCode::GetBrokerConfig => Ok(settings::get(context, settings).into()),
         RequestCode::GetBrokerRuntimeInfo => Ok(runtime::info(context, stats)),
-        RequestCode::ViewBrokerStatsData => Ok(stats::view(stats, &request)?.into()),
+        RequestCode::ViewBrokerStatsData => Ok(stats::view(stats, request)?.into()),
         RequestCode::GetBrokerHaStatus => Ok(ha::status(context).into()),
 
-        other => Err(Error::NotBuilt(format!("{} ({})", other.name(), other.number()))),
+        other => Err(not_built(other)),
     }
 }

@@ -4,8 +4,11 @@
 //!
 //! Source: RocketMQ `AdminBrokerProcessor`, `SubscriptionGroupManager`.
 
+use std::sync::Arc;
+
 use super::attributes;
 use super::context::Context;
+use super::reply::{Reply, later};
 use super::resets::Resets;
 use super::response::Error;
 use super::stats::Stats;
@@ -21,38 +24,44 @@ use crate::remoting::header::{
 use crate::remoting::{Command, ResponseCode};
 
 /// UPDATE_AND_CREATE_SUBSCRIPTIONGROUP.
-pub(crate) async fn update(context: &Context, request: &Command) -> Result<Command, Error> {
-    put(context, vec![request.json()?]).await
+pub(crate) fn update(context: &Arc<Context>, request: &Command) -> Result<Reply, Error> {
+    put(context, vec![request.json()?])
 }
 
 /// UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST. All groups are checked before the first is made.
-pub(crate) async fn update_list(context: &Context, request: &Command) -> Result<Command, Error> {
+pub(crate) fn update_list(context: &Arc<Context>, request: &Command) -> Result<Reply, Error> {
     let body: SubscriptionGroupList = request.json()?;
-    put(context, body.group_config_list).await
+    put(context, body.group_config_list)
 }
 
 /// DELETE_SUBSCRIPTIONGROUP. Its retry and dead letter topics stay; tools delete them by themselves.
-pub(crate) async fn delete(
-    context: &Context,
-    resets: &Resets,
-    stats: &Stats,
+pub(crate) fn delete(
+    context: &Arc<Context>,
+    resets: &Arc<Resets>,
+    stats: &Arc<Stats>,
     request: &Command,
-) -> Result<Command, Error> {
+) -> Result<Reply, Error> {
     let DeleteSubscriptionGroupRequestHeader { group_name: group, clean_offset } = request.header()?;
-    let command = MetadataCommand::DeleteGroup { group: group.clone(), clean_offsets: clean_offset };
-    context.change(command).await?;
-    tracing::info!(%group, clean_offset, "group deleted");
-    if clean_offset {
-        resets.forget_group(&group);
-    }
-    stats.forget_group(&group);
-    Ok(Command::response(ResponseCode::Success))
+    let (context, resets, stats) = (Arc::clone(context), Arc::clone(resets), Arc::clone(stats));
+    Ok(later(async move {
+        let command = MetadataCommand::DeleteGroup { group: group.clone(), clean_offsets: clean_offset };
+        context.change(command).await?;
+        tracing::info!(%group, clean_offset, "group deleted");
+        if clean_offset {
+            resets.forget_group(&group);
+        }
+        stats.forget_group(&group);
+        Ok(Command::response(ResponseCode::Success))
+    }))
 }
 
 /// GET_SUBSCRIPTIONGROUP_CONFIG. Makes the group if that is allowed, as Java does.
-pub(crate) async fn get(context: &Context, request: &Command) -> Result<Command, Error> {
+pub(crate) fn get(context: &Arc<Context>, request: &Command) -> Result<Reply, Error> {
     let header: GetSubscriptionGroupConfigRequestHeader = request.header()?;
-    Ok(Command::response(ResponseCode::Success).with_json(&*context.group(&header.group).await?))
+    let context = Arc::clone(context);
+    Ok(later(async move {
+        Ok(Command::response(ResponseCode::Success).with_json(&*context.group(&header.group).await?))
+    }))
 }
 
 /// GET_ALL_SUBSCRIPTIONGROUP_CONFIG.
@@ -76,25 +85,36 @@ pub(crate) fn all(context: &Context, request: &Command) -> Result<Command, Error
 }
 
 /// UPDATE_AND_GET_GROUP_FORBIDDEN: whether a group may read a topic.
-pub(crate) async fn forbidden(context: &Context, request: &Command) -> Result<Command, Error> {
+pub(crate) fn forbidden(context: &Arc<Context>, request: &Command) -> Result<Reply, Error> {
     let UpdateGroupForbiddenRequestHeader { group, topic, readable } = request.header()?;
-    if let Some(readable) = readable {
-        let command = MetadataCommand::SetReadable { group: group.clone(), topic: topic.clone(), readable };
-        context.change(command).await?;
-        tracing::info!(%group, %topic, readable, "permission to read updated");
-    }
-    let readable = Some(context.metadata.groups().is_readable(&group, &topic));
-    let body = GroupForbidden { group, readable, topic };
-    Ok(Command::response(ResponseCode::Success).with_json(&body))
+    let context = Arc::clone(context);
+    Ok(later(async move {
+        if let Some(readable) = readable {
+            let (group, topic) = (group.clone(), topic.clone());
+            tracing::info!(%group, %topic, readable, "update permission to read");
+            context.change(MetadataCommand::SetReadable { group, topic, readable }).await?;
+        }
+        let readable = Some(context.metadata.groups().is_readable(&group, &topic));
+        let body = GroupForbidden { group, readable, topic };
+        Ok(Command::response(ResponseCode::Success).with_json(&body))
+    }))
 }
 
-async fn put(context: &Context, wanted: Vec<SubscriptionGroupConfig>) -> Result<Command, Error> {
+/// Makes or changes groups. Their changes are handed in together, so that they are committed together.
+fn put(context: &Arc<Context>, wanted: Vec<SubscriptionGroupConfig>) -> Result<Reply, Error> {
     let wanted = wanted.into_iter().map(|config| check(context, config)).collect::<Result<Vec<_>, _>>()?;
+    let permit = context.replication.permit()?;
+    let mut changes = Vec::with_capacity(wanted.len());
     for config in wanted {
-        tracing::info!(group = %config.group_name, consume = config.consume_enable, "group updated");
-        context.change(MetadataCommand::PutGroup(config)).await?;
+        tracing::info!(group = %config.group_name, consume = config.consume_enable, "update a group");
+        changes.push(context.replication.change(permit, MetadataCommand::PutGroup(config))?);
     }
-    Ok(Command::response(ResponseCode::Success))
+    Ok(later(async move {
+        for change in changes {
+            change.committed().await?;
+        }
+        Ok(Command::response(ResponseCode::Success))
+    }))
 }
 
 /// Returns the settings that a group shall have, with the changes of attributes carried out.

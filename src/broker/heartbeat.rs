@@ -7,7 +7,7 @@ use super::clients::{Changed, Client, Clients};
 use super::context::Context;
 use super::response::Error;
 use crate::message::SubscriptionTags;
-use crate::model::{Perm, Topic, TopicConfig};
+use crate::model::{Group, Perm, Topic, TopicConfig};
 use crate::remoting::body::{CheckClientRequestBody, GetConsumerListByGroupResponseBody, HeartbeatData};
 use crate::remoting::header::{
     GetConsumerListByGroupRequestHeader, NotifyConsumerIdsChangedRequestHeader, UnregisterClientRequestHeader,
@@ -17,6 +17,11 @@ use crate::remoting::{Command, Connection, RequestCode, ResponseCode};
 /// HEART_BEAT: notes the client's groups, makes what they need, and tells members of changes.
 ///
 /// The answer does not announce heartbeats of version 2, so that clients always send their subscriptions.
+///
+/// In a Raft group clients with consumers send heartbeats to all replicas that their route names, so each knows all of
+/// them, and a new leader need not wait for the next round. What their groups need is made by the leader alone, which
+/// hears of them too. Producers send theirs to the master of their route only: a new leader hears of one when it has
+/// found the new route.
 pub(crate) async fn heartbeat(
     context: &Context,
     clients: &Clients,
@@ -32,11 +37,9 @@ pub(crate) async fn heartbeat(
         seen_ms: clients.now_ms(),
     };
     for consumer in &data.consumer_data_set {
-        let group = context.group(&consumer.group_name).await?;
-        if let Ok(queues @ 1..) = u32::try_from(group.retry_queue_nums) {
-            let retry = Topic::retry_of(&consumer.group_name);
-            // Tools ask for the route of the retry topic as soon as the client has its answer.
-            context.ensure_topic_known(TopicConfig::new(retry, queues, Perm::READ_WRITE)).await?;
+        match prepare(context, &consumer.group_name).await {
+            Err(error) if error.is_not_leader() => {}
+            prepared => prepared?,
         }
         if let Some(changed) = clients.register_consumer(consumer, client.clone()) {
             notify(context, &changed);
@@ -46,6 +49,20 @@ pub(crate) async fn heartbeat(
         clients.register_producer(&producer.group_name, client.clone());
     }
     Ok(Command::response(ResponseCode::Success))
+}
+
+/// Makes what a consumer group needs, if this replica leads.
+async fn prepare(context: &Context, group: &Group) -> Result<(), Error> {
+    if !context.leads() {
+        return Ok(());
+    }
+    let config = context.group(group).await?;
+    if let Ok(queues @ 1..) = u32::try_from(config.retry_queue_nums) {
+        // Tools ask for the route of the retry topic as soon as the client has its answer.
+        let retry = TopicConfig::new(Topic::retry_of(group), queues, Perm::READ_WRITE);
+        context.ensure_topic_known(retry).await?;
+    }
+    Ok(())
 }
 
 /// UNREGISTER_CLIENT.

@@ -1,6 +1,7 @@
 //! Queue locks of orderly consumers: LOCK_BATCH_MQ (41), UNLOCK_BATCH_MQ (42).
 //!
-//! In memory only, as in RocketMQ's `RebalanceLockManager`: after a restart consumers lock again.
+//! In memory of the leader only, as in RocketMQ's `RebalanceLockManager`: after a restart or a change of the leader
+//! consumers lock again.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -92,6 +93,11 @@ impl Locks {
     pub(crate) fn is_locked(&self, group: &Group) -> bool {
         let now_ms = self.clock.now_ms();
         self.lock().get(group).is_some_and(|locks| locks.values().any(|lock| !lock.is_expired(now_ms)))
+    }
+
+    /// Forgets all: another replica leads, and gives locks.
+    pub(crate) fn clear(&self) {
+        self.lock().clear();
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Group, HashMap<MessageQueue, Lock>>> {

@@ -6,10 +6,12 @@ mod attributes;
 mod call_client;
 mod cleaning;
 mod clients;
+mod commits;
 mod connections;
 mod context;
 mod delay;
 mod dispatch;
+mod forward;
 mod group_settings;
 mod groups;
 mod ha;
@@ -22,15 +24,18 @@ mod progress;
 mod pull;
 mod query;
 mod register;
+mod reply;
 mod reset;
 mod resets;
 mod response;
+mod roles;
 mod runtime;
 mod send;
 mod send_back;
 mod settings;
 mod start;
 mod stats;
+mod suggest;
 mod topics;
 
 use std::sync::Arc;
@@ -39,7 +44,9 @@ pub use process::run_main;
 pub use start::{Running, StartError, start};
 
 use clients::Clients;
+use commits::Commits;
 use context::Context;
+use forward::Forward;
 use locks::Locks;
 use pull::Pulls;
 use resets::Resets;
@@ -58,6 +65,8 @@ struct Broker {
     settings: Arc<Settings>,
     stats: Arc<Stats>,
     pulls: Arc<Pulls>,
+    commits: Arc<Commits>,
+    forward: Forward,
 }
 
 /// The remoting service of a broker, on one of its two ports.

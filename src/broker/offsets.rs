@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::context::{Context, blocking};
+use super::reply::{Reply, later};
 use super::resets::Resets;
 use super::response::Error;
 use crate::metadata::MetadataCommand;
@@ -15,7 +16,7 @@ use crate::remoting::header::{
     OffsetResponseHeader, QueryConsumerOffsetRequestHeader, SearchOffsetRequestHeader,
     UpdateConsumerOffsetRequestHeader,
 };
-use crate::remoting::{Answer, Command, ResponseCode};
+use crate::remoting::{Command, ResponseCode};
 use crate::store::Boundary;
 
 /// QUERY_CONSUMER_OFFSET. Without a committed offset: 0 for a young queue, so that a new group misses nothing, else
@@ -49,8 +50,8 @@ fn first_is_in_memory(context: &Context, topic: &Topic, queue_id: QueueId) -> Re
     Ok(distance <= crate::env::memory_bytes() / 100 * ratio)
 }
 
-/// UPDATE_CONSUMER_OFFSET. Answered when committed.
-pub(crate) async fn update(context: &Context, resets: &Resets, request: &Command) -> Result<Command, Error> {
+/// UPDATE_CONSUMER_OFFSET. Answered when committed; a one-way commit is only noted, and committed a moment later.
+pub(crate) async fn update(context: &Context, resets: &Resets, request: &Command) -> Result<Reply, Error> {
     let header: UpdateConsumerOffsetRequestHeader = request.header()?;
     let group = context.group(&header.consumer_group).await?;
     context.topic(&header.topic)?;
@@ -59,7 +60,8 @@ pub(crate) async fn update(context: &Context, resets: &Resets, request: &Command
         Error::InvalidParameter(format!("commitOffset[{}] is negative", header.commit_offset))
     })?;
     if resets.is_pending(&header.topic, &group.group_name, queue_id) {
-        return Ok(Command::response(ResponseCode::Success).with_remark("Offset has been previously reset"));
+        let response = Command::response(ResponseCode::Success);
+        return Ok(response.with_remark("Offset has been previously reset").into());
     }
     let command = MetadataCommand::CommitOffset {
         group: group.group_name.clone(),
@@ -67,8 +69,16 @@ pub(crate) async fn update(context: &Context, resets: &Resets, request: &Command
         queue_id,
         offset: QueueOffset(offset),
     };
-    context.change(command).await?;
-    Ok(Command::response(ResponseCode::Success))
+    let permit = context.replication.permit()?;
+    if request.is_oneway() {
+        context.replication.note(permit, command)?;
+        return Ok(Command::response(ResponseCode::Success).into());
+    }
+    let change = context.replication.change(permit, command)?;
+    Ok(later(async move {
+        change.committed().await?;
+        Ok(Command::response(ResponseCode::Success))
+    }))
 }
 
 /// GET_MAX_OFFSET: behind the last message that can be read.
@@ -86,7 +96,7 @@ pub(crate) fn min(context: &Context, request: &Command) -> Result<Command, Error
 }
 
 /// SEARCH_OFFSET_BY_TIMESTAMP.
-pub(crate) fn search(context: &Arc<Context>, request: &Command) -> Result<Answer, Error> {
+pub(crate) fn search(context: &Arc<Context>, request: &Command) -> Result<Reply, Error> {
     let header: SearchOffsetRequestHeader = request.header()?;
     let queue_id = queue_id(header.queue_id)?;
     let boundary = match header.boundary_type.as_deref() {
@@ -101,7 +111,7 @@ pub(crate) fn search(context: &Arc<Context>, request: &Command) -> Result<Answer
 }
 
 /// GET_EARLIEST_MSG_STORETIME; -1 if the queue has no message.
-pub(crate) fn earliest(context: &Arc<Context>, request: &Command) -> Result<Answer, Error> {
+pub(crate) fn earliest(context: &Arc<Context>, request: &Command) -> Result<Reply, Error> {
     let header: GetMinOffsetRequestHeader = request.header()?;
     let queue_id = queue_id(header.queue_id)?;
     let context = Arc::clone(context);
@@ -114,11 +124,6 @@ pub(crate) fn earliest(context: &Arc<Context>, request: &Command) -> Result<Answ
         let header = GetEarliestMsgStoretimeResponseHeader { timestamp: timestamp.unwrap_or(-1) };
         Ok(Command::response(ResponseCode::Success).with_header(&header))
     })))
-}
-
-/// Turns a handler's future into an answer.
-pub(crate) fn later(result: impl Future<Output = Result<Command, Error>> + Send + 'static) -> Answer {
-    Answer::later(async move { result.await.unwrap_or_else(Command::from) })
 }
 
 /// Checks a queue number from the wire.

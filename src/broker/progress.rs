@@ -11,7 +11,8 @@ use std::sync::Arc;
 use super::Broker;
 use super::clients::Clients;
 use super::context::{Context, blocking};
-use super::offsets::{later, queue_id};
+use super::offsets::queue_id;
+use super::reply::{Reply, later};
 use super::response::Error;
 use super::stats::Stats;
 use crate::model::{Group, MessageQueue, QueueId, QueueOffset, Topic, TopicConfig};
@@ -25,7 +26,7 @@ use crate::remoting::header::{
     QueryConsumeQueueRequestHeader, QueryConsumeTimeSpanRequestHeader,
     QuerySubscriptionByConsumerRequestHeader, QueryTopicConsumeByWhoRequestHeader,
 };
-use crate::remoting::{Answer, Command, ResponseCode};
+use crate::remoting::{Command, ResponseCode};
 
 /// Entries of a queue in one answer. Java has no limit; tools ask for 10.
 const ENTRIES_MAX: usize = 4096;
@@ -39,7 +40,7 @@ pub(crate) struct Progress {
 }
 
 /// GET_TOPIC_STATS_INFO.
-pub(crate) fn of_topic(progress: Progress, request: &Command) -> Result<Answer, Error> {
+pub(crate) fn of_topic(progress: Progress, request: &Command) -> Result<Reply, Error> {
     let GetTopicStatsInfoRequestHeader { topic } = request.header()?;
     let config = progress.context.topic(&topic)?;
     Ok(later(blocking(move || {
@@ -63,7 +64,7 @@ pub(crate) fn of_topic(progress: Progress, request: &Command) -> Result<Answer, 
 }
 
 /// GET_CONSUME_STATS: progress of a group in the topics that are asked for, or in all.
-pub(crate) fn of_group(progress: Progress, request: &Command) -> Result<Answer, Error> {
+pub(crate) fn of_group(progress: Progress, request: &Command) -> Result<Reply, Error> {
     let header: GetConsumeStatsRequestHeader = request.header()?;
     Ok(later(blocking(move || {
         let group = &header.consumer_group;
@@ -79,7 +80,7 @@ pub(crate) fn of_group(progress: Progress, request: &Command) -> Result<Answer, 
 }
 
 /// GET_BROKER_CONSUME_STATS: progress of all groups.
-pub(crate) fn of_all_groups(progress: Progress, request: &Command) -> Result<Answer, Error> {
+pub(crate) fn of_all_groups(progress: Progress, request: &Command) -> Result<Reply, Error> {
     let header: GetConsumeStatsInBrokerHeader = request.header()?;
     Ok(later(blocking(move || {
         let mut body = ConsumeStatsList {
@@ -117,7 +118,7 @@ pub(crate) fn groups_of_topic(progress: &Progress, request: &Command) -> Result<
 
 /// QUERY_CONSUME_TIME_SPAN: how far behind a group is, in time. Where a group never committed an offset, Java counts
 /// from 1970; here its delay is the age of the queue's first message.
-pub(crate) fn time_span(progress: Progress, request: &Command) -> Result<Answer, Error> {
+pub(crate) fn time_span(progress: Progress, request: &Command) -> Result<Reply, Error> {
     let QueryConsumeTimeSpanRequestHeader { topic, group } = request.header()?;
     let config = progress.context.topic(&topic)?;
     Ok(later(blocking(move || {
@@ -147,7 +148,7 @@ pub(crate) fn time_span(progress: Progress, request: &Command) -> Result<Answer,
 }
 
 /// QUERY_CONSUME_QUEUE: entries of a queue as they are. An index outside of the queue is no error, but a remark.
-pub(crate) fn consume_queue(progress: Progress, request: &Command) -> Result<Answer, Error> {
+pub(crate) fn consume_queue(progress: Progress, request: &Command) -> Result<Reply, Error> {
     let header: QueryConsumeQueueRequestHeader = request.header()?;
     let id = queue_id(header.queue_id)?;
     let place = format!("{id}@{}", header.topic);

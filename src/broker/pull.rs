@@ -1,22 +1,29 @@
 //! Pulling: PULL_MESSAGE (11), LITE_PULL_MESSAGE (361), held while there is nothing.
 //!
 //! Order of checks and answers: RocketMQ `PullMessageProcessor`, `DefaultPullMessageResultHandler`.
+//!
+//! Every replica of a group answers, from its committed messages. One that does not lead may lag, and deletes old
+//! messages at its own pace: it never says that an offset has moved, on which consumers would jump.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::clients::Clients;
+use super::commits::Commits;
 use super::context::{Context, blocking};
 use super::hold::Holds;
+use super::reply::{Reply, later};
 use super::resets::Resets;
 use super::response::Error;
 use super::stats::{Got, Stats};
+use super::suggest::{self, Choice, Followers, Place};
 use crate::message::SubscriptionTags;
 use crate::metadata::MetadataCommand;
 use crate::model::{Perm, QueueId, QueueOffset, SubscriptionGroupConfig, Topic};
 use crate::remoting::body::MessageModel;
 use crate::remoting::header::{PullMessageRequestHeader, PullMessageResponseHeader};
-use crate::remoting::{Answer, Command, ResponseCode};
+use crate::remoting::{Command, ResponseCode};
+use crate::replication::Role;
 use crate::store::{Read, ReadLimits, ReadStatus};
 
 /// sysFlag: the header's commitOffset counts. Source: RocketMQ `PullSysFlag`.
@@ -28,6 +35,10 @@ const FLAG_SUBSCRIPTION: i32 = 0x4;
 /// sysFlag: filter by a class, which no version since 4.3 supports.
 const FLAG_CLASS_FILTER: i32 = 0x8;
 
+/// How long a pull waits before it is sent to the leader. A consumer that does not know the leader yet comes back to
+/// this replica, and would ask without a pause.
+const AT_LEADER_PAUSE: Duration = Duration::from_millis(200);
+
 /// What pulls need beside the context.
 #[derive(Debug)]
 pub(crate) struct Pulls {
@@ -36,35 +47,49 @@ pub(crate) struct Pulls {
     pub(crate) holds: Arc<Holds>,
     pub(crate) resets: Arc<Resets>,
     pub(crate) stats: Arc<Stats>,
+    pub(crate) commits: Arc<Commits>,
+    pub(crate) followers: Followers,
 }
 
 /// Answers with messages, or holds the request until there are some.
-pub(crate) async fn handle(pulls: &Arc<Pulls>, request: &Command) -> Result<Answer, Error> {
+pub(crate) async fn handle(pulls: &Arc<Pulls>, request: &Command) -> Result<Reply, Error> {
     let header: PullMessageRequestHeader = request.header()?;
-    let pull = pulls.check(&header).await?;
+    let pulls = Arc::clone(pulls);
+    let pull = match pulls.check(&header).await {
+        // What this replica does not know the leader may know: the topic or the group is young, or this process is.
+        Err(
+            Error::TopicNotExist(_)
+            | Error::GroupNotExist(_)
+            | Error::InvalidParameter(_)
+            | Error::SubscriptionNotExist(_)
+            | Error::SubscriptionNotLatest,
+        ) if !pulls.context.leads() => return Ok(at_leader(header.queue_offset)),
+        checked => checked?,
+    };
     if header.sys_flag & FLAG_COMMIT_OFFSET != 0 && header.commit_offset >= 0 {
         pulls.commit(&pull, header.commit_offset);
     }
     if header.queue_offset < 0 {
-        return Ok(Answer::Now(pulls.answer_below_min(&pull)));
+        return Ok(match pulls.context.leads() {
+            true => pulls.answer_below_min(&pull).into(),
+            false => at_leader(header.queue_offset),
+        });
     }
-    let pulls = Arc::clone(pulls);
-    if pull.is_hot(&pulls.context) {
-        let read = pull.read(&pulls)?;
-        if !read.cold {
-            return Ok(pulls.answer_or_hold(pull, read, &header));
+    let config = pulls.context.config();
+    let barrier = config.raft_linearizable_follower_read && !pulls.context.leads();
+    if !barrier && pull.is_hot(&pulls.context) {
+        let seen = pull.read(&pulls)?;
+        if !seen.read.cold {
+            return Ok(pulls.answer_or_hold(pull, seen, &header));
         }
     }
-    let suspend = header;
-    Ok(Answer::later(async move {
-        match pull.read_cold(&pulls).await {
-            Ok((pull, read)) => match pulls.answer_or_hold(pull, read, &suspend) {
-                Answer::Now(response) => response,
-                Answer::Later(response) => response.await,
-                Answer::Never => Error::System("a pull is always answered".into()).into(),
-            },
-            Err(error) => error.into(),
+    let wait = Duration::from_millis(config.raft_leader_wait_ms);
+    Ok(later(async move {
+        if barrier {
+            pulls.catch_up(wait).await?;
         }
+        let (pull, seen) = pull.read_cold(&pulls).await?;
+        pulls.answer_or_hold(pull, seen, &header).settled().await
     }))
 }
 
@@ -80,6 +105,14 @@ struct Pull {
     topic_sys_flag: i32,
 }
 
+/// What a pull finds.
+#[derive(Debug)]
+struct Seen {
+    read: Read,
+    /// Whether this replica led before it read: then it cannot have missed what was committed.
+    led: bool,
+}
+
 impl Pulls {
     async fn check(&self, header: &PullMessageRequestHeader) -> Result<Pull, Error> {
         let config = self.context.config();
@@ -89,7 +122,7 @@ impl Pulls {
                 format!("the broker[{}] pulling message is forbidden", self.context.address.ip()),
             ));
         }
-        let group = self.context.group(&header.consumer_group).await?;
+        let group = self.context.group_to_read(&header.consumer_group).await?;
         if !group.consume_enable {
             return Err(forbidden(2, format!("subscription group no permission, {}", header.consumer_group)));
         }
@@ -168,30 +201,43 @@ impl Pulls {
 
     /// Commits without waiting, as Java does for pulls.
     fn commit(&self, pull: &Pull, offset: i64) {
-        if self.resets.is_pending(&pull.topic, &pull.group.group_name, pull.queue_id) {
+        let (group, topic, queue_id) = (&pull.group.group_name, &pull.topic, pull.queue_id);
+        let offset = QueueOffset(u64::try_from(offset).unwrap_or(0));
+        let replication = &self.context.replication;
+        let Ok(permit) = replication.permit() else {
+            self.commits.put(group, topic, queue_id, offset);
+            return;
+        };
+        if self.resets.is_pending(topic, group, queue_id) {
             return;
         }
-        let command = MetadataCommand::CommitOffset {
-            group: pull.group.group_name.clone(),
-            topic: pull.topic.clone(),
-            queue_id: pull.queue_id,
-            offset: QueueOffset(u64::try_from(offset).unwrap_or(0)),
-        };
-        let replication = &self.context.replication;
-        let committed = replication.permit().and_then(|permit| replication.change(permit, command));
-        if let Err(error) = committed {
+        let (group, topic) = (group.clone(), topic.clone());
+        let command = MetadataCommand::CommitOffset { group, topic, queue_id, offset };
+        if let Err(error) = replication.note(permit, command) {
             tracing::debug!(%error, topic = %pull.topic, "offset of a pull not committed");
         }
     }
 
-    fn answer_or_hold(self: Arc<Self>, pull: Pull, read: Read, header: &PullMessageRequestHeader) -> Answer {
-        if let Some(offset) = self.resets.take(&pull.topic, &pull.group.group_name, pull.queue_id) {
-            return Answer::Now(self.reset_answer(&pull, &read, offset));
+    /// Waits until this replica shows what was acknowledged before.
+    async fn catch_up(&self, within: Duration) -> Result<(), Error> {
+        match tokio::time::timeout(within, self.context.replication.read_barrier()).await {
+            Ok(caught_up) => Ok(caught_up?),
+            Err(_) => Err(Error::Unavailable(format!(
+                "the leader did not say within {} ms up to where this replica has to read (raftLeaderWaitMs, \
+                 raftLinearizableFollowerRead)",
+                within.as_millis()
+            ))),
         }
-        let empty = status_code(read.status, pull.offset) == ResponseCode::PullNotFound;
+    }
+
+    fn answer_or_hold(self: Arc<Self>, pull: Pull, seen: Seen, header: &PullMessageRequestHeader) -> Reply {
+        if let Some(response) = self.reset_answer(&pull, &seen.read) {
+            return response.into();
+        }
+        let empty = verdict(&seen, pull.offset).is_empty();
         let config = self.context.config();
         if !empty || header.sys_flag & FLAG_SUSPEND == 0 {
-            return Answer::Now(self.answer(&pull, &read));
+            return self.answer(&pull, &seen);
         }
         let wait = if config.long_polling_enable {
             Duration::from_millis(u64::try_from(header.suspend_timeout_millis).unwrap_or(0))
@@ -200,37 +246,51 @@ impl Pulls {
         };
         let Some(mut hold) = self.holds.hold(&pull.topic, pull.queue_id, pull.offset, pull.tags.clone())
         else {
-            return Answer::Now(self.answer(&pull, &read));
+            return self.answer(&pull, &seen);
         };
-        Answer::later(async move {
+        later(async move {
             // A message may have come between the read and the hold.
             let arrived = self.context.store().queues().get(&pull.topic, pull.queue_id);
             if arrived.is_none_or(|queue| queue.max_offset() <= pull.offset) {
                 let _ = tokio::time::timeout(wait, hold.woken()).await;
             }
             drop(hold);
-            match pull.read_cold(&self).await {
-                Ok((pull, read)) => {
-                    match self.resets.take(&pull.topic, &pull.group.group_name, pull.queue_id) {
-                        Some(offset) => self.reset_answer(&pull, &read, offset),
-                        None => self.answer(&pull, &read),
-                    }
-                }
-                Err(error) => error.into(),
+            let (pull, seen) = pull.read_cold(&self).await?;
+            match self.reset_answer(&pull, &seen.read) {
+                Some(response) => Ok(response),
+                None => self.answer(&pull, &seen).settled().await,
             }
         })
     }
 
-    fn answer(&self, pull: &Pull, read: &Read) -> Command {
+    fn answer(&self, pull: &Pull, seen: &Seen) -> Reply {
+        let read = &seen.read;
+        let code = match verdict(seen, pull.offset) {
+            Verdict::Say(code) => code,
+            Verdict::NothingYet => {
+                // Where the queue of the leader ends, only the leader knows.
+                return Command::response(ResponseCode::PullNotFound)
+                    .with_header(&self.header(pull, read, pull.offset))
+                    .with_remark(read.status.name())
+                    .into();
+            }
+            Verdict::AtLeader => {
+                return at_leader(i64::try_from(pull.offset.0).unwrap_or(i64::MAX));
+            }
+        };
         if read.status == ReadStatus::Found {
             let (queue_id, count) = (pull.queue_id, read.records.len());
             let got = Got { queue_id, count, bytes: read.bytes, next: read.next };
             self.stats.got(&pull.group.group_name, &pull.topic, got);
         }
-        let response = Command::response(status_code(read.status, pull.offset))
+        let response = Command::response(code)
             .with_header(&self.header(pull, read, read.next))
             .with_remark(read.status.name());
-        if read.records.is_empty() { response } else { response.with_body(read.records.clone()) }
+        if read.records.is_empty() {
+            response.into()
+        } else {
+            response.with_body(read.records.clone()).into()
+        }
     }
 
     /// Answers a pull from a negative offset, which is below any min.
@@ -250,19 +310,33 @@ impl Pulls {
             .with_remark(status.name())
     }
 
-    fn reset_answer(&self, pull: &Pull, read: &Read, offset: QueueOffset) -> Command {
-        Command::response(ResponseCode::PullOffsetMoved)
+    /// Tells a consumer of the offset that an operator set for it, if there is one.
+    fn reset_answer(&self, pull: &Pull, read: &Read) -> Option<Command> {
+        let offset = self.resets.take(&pull.topic, &pull.group.group_name, pull.queue_id)?;
+        let response = Command::response(ResponseCode::PullOffsetMoved)
             .with_header(&self.header(pull, read, offset))
-            .with_remark("OFFSET_RESET")
+            .with_remark("OFFSET_RESET");
+        Some(response)
     }
 
     fn header(&self, pull: &Pull, read: &Read, next: QueueOffset) -> PullMessageResponseHeader {
         let number = |offset: QueueOffset| i64::try_from(offset.0).unwrap_or(i64::MAX);
-        let suggested = match (self.context.config().slave_read_enable, read.cold) {
-            (true, true) => pull.group.which_broker_when_consume_slowly,
-            (true, false) => pull.group.broker_id,
-            (false, _) => 0,
+        let config = self.context.config();
+        let place = match (self.context.follower_id(), &*self.context.role().borrow()) {
+            (None, _) => Place::Alone,
+            (Some(_), Role::Leader(_)) => Place::Leader,
+            (Some(id), Role::Follower { leader, .. }) => Place::Follower { id, led: leader.is_some() },
         };
+        let choice = Choice {
+            place,
+            slave_read: config.slave_read_enable,
+            all_from_followers: config.raft_read_from_followers,
+            group: &pull.group,
+            cold: read.cold,
+            found: read.status == ReadStatus::Found,
+            spread: suggest::spread(&pull.topic, pull.queue_id),
+        };
+        let suggested = suggest::choose(&choice, || self.followers.of(&self.context));
         PullMessageResponseHeader {
             suggest_which_broker_id: suggested,
             next_begin_offset: number(next),
@@ -287,8 +361,9 @@ impl Pull {
     }
 
     /// Finds the records without looking at them.
-    fn read(&self, pulls: &Pulls) -> Result<Read, Error> {
+    fn read(&self, pulls: &Pulls) -> Result<Seen, Error> {
         let (context, tags) = (&pulls.context, &self.tags);
+        let led = context.leads();
         let started = context.clock.instant();
         let read = context.store().read(
             &self.topic,
@@ -298,24 +373,24 @@ impl Pull {
             &|code| tags.matches(code),
         )?;
         pulls.stats.read(read.status == ReadStatus::Found, context.clock.elapsed(started));
-        Ok(read)
+        Ok(Seen { read, led })
     }
 
     /// Reads on a thread that may block, and brings the records into memory, so that no socket waits for the disk.
-    async fn read_cold(self, pulls: &Arc<Pulls>) -> Result<(Self, Read), Error> {
+    async fn read_cold(self, pulls: &Arc<Pulls>) -> Result<(Self, Seen), Error> {
         if self.is_hot(&pulls.context) {
-            let read = self.read(pulls)?;
-            if !read.cold {
-                return Ok((self, read));
+            let seen = self.read(pulls)?;
+            if !seen.read.cold {
+                return Ok((self, seen));
             }
         }
         let pulls = Arc::clone(pulls);
         blocking(move || {
-            let read = self.read(&pulls)?;
-            for record in &read.records {
+            let seen = self.read(&pulls)?;
+            for record in &seen.read.records {
                 touch(record);
             }
-            Ok((self, read))
+            Ok((self, seen))
         })
         .await
     }
@@ -353,23 +428,75 @@ fn forbidden(forbidden_type: i32, remark: String) -> Error {
     Error::PullForbidden { remark, forbidden_type }
 }
 
-/// Source: RocketMQ `PullMessageProcessor.composeResponseHeader`.
-fn status_code(status: ReadStatus, offset: QueueOffset) -> ResponseCode {
-    match status {
-        ReadStatus::Found => ResponseCode::Success,
-        ReadStatus::MessageWasRemoving | ReadStatus::NoMatchedMessage => ResponseCode::PullRetryImmediately,
-        ReadStatus::OffsetOverflowOne => ResponseCode::PullNotFound,
-        ReadStatus::OffsetOverflowBadly | ReadStatus::OffsetTooSmall => ResponseCode::PullOffsetMoved,
+/// Sends a consumer to the leader, where it shall read from the same offset.
+fn at_leader(offset: i64) -> Reply {
+    let header = PullMessageResponseHeader {
+        suggest_which_broker_id: suggest::LEADER,
+        next_begin_offset: offset,
+        min_offset: 0,
+        max_offset: 0,
+        offset_delta: Some(0),
+        topic_sys_flag: Some(0),
+        group_sys_flag: Some(0),
+        forbidden_type: None,
+    };
+    later(async move {
+        tokio::time::sleep(AT_LEADER_PAUSE).await;
+        Ok(Command::response(ResponseCode::PullRetryImmediately)
+            .with_header(&header)
+            .with_remark("this replica cannot tell; ask the master"))
+    })
+}
+
+/// What becomes of a read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// The answer has this code and goes on where the read ended.
+    Say(ResponseCode),
+    /// There is nothing at this replica yet, and the consumer shall ask again for the same offset.
+    NothingYet,
+    /// This replica does not have it any more, but the leader may.
+    AtLeader,
+}
+
+impl Verdict {
+    /// Returns whether a message may come soon.
+    fn is_empty(self) -> bool {
+        matches!(self, Self::NothingYet | Self::Say(ResponseCode::PullNotFound))
+    }
+}
+
+/// Source: RocketMQ `PullMessageProcessor.composeResponseHeader`; for followers `nextOffsetCorrection`, which knows no
+/// more than that they may lag.
+fn verdict(seen: &Seen, offset: QueueOffset) -> Verdict {
+    let led = seen.led;
+    match seen.read.status {
+        ReadStatus::Found => Verdict::Say(ResponseCode::Success),
+        ReadStatus::NoMatchedMessage => Verdict::Say(ResponseCode::PullRetryImmediately),
+        ReadStatus::OffsetTooSmall | ReadStatus::MessageWasRemoving if !led => Verdict::AtLeader,
+        _ if !led => Verdict::NothingYet,
+        ReadStatus::MessageWasRemoving => Verdict::Say(ResponseCode::PullRetryImmediately),
+        ReadStatus::OffsetOverflowOne => Verdict::Say(ResponseCode::PullNotFound),
         ReadStatus::NoMatchedLogicQueue | ReadStatus::NoMessageInQueue if offset == QueueOffset(0) => {
-            ResponseCode::PullNotFound
+            Verdict::Say(ResponseCode::PullNotFound)
         }
-        ReadStatus::NoMatchedLogicQueue | ReadStatus::NoMessageInQueue => ResponseCode::PullOffsetMoved,
+        ReadStatus::OffsetOverflowBadly
+        | ReadStatus::OffsetTooSmall
+        | ReadStatus::NoMatchedLogicQueue
+        | ReadStatus::NoMessageInQueue => Verdict::Say(ResponseCode::PullOffsetMoved),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn seen(status: ReadStatus, led: bool) -> Seen {
+        let zero = QueueOffset(0);
+        let read =
+            Read { status, next: zero, min: zero, max: zero, records: Vec::new(), bytes: 0, cold: false };
+        Seen { read, led }
+    }
 
     #[test]
     fn statuses_have_the_codes_of_java() {
@@ -385,7 +512,32 @@ mod tests {
             (ReadStatus::NoMessageInQueue, 0, 19),
             (ReadStatus::NoMessageInQueue, 1, 21),
         ] {
-            assert_eq!(status_code(status, QueueOffset(offset)).number(), number, "{status:?} at {offset}");
+            let Verdict::Say(code) = verdict(&seen(status, true), QueueOffset(offset)) else {
+                panic!("{status:?} at {offset}")
+            };
+            assert_eq!(code.number(), number, "{status:?} at {offset}");
+        }
+    }
+
+    #[test]
+    fn a_follower_never_makes_a_consumer_jump() {
+        for (status, expected) in [
+            (ReadStatus::Found, Verdict::Say(ResponseCode::Success)),
+            (ReadStatus::NoMatchedMessage, Verdict::Say(ResponseCode::PullRetryImmediately)),
+            (ReadStatus::MessageWasRemoving, Verdict::AtLeader),
+            (ReadStatus::OffsetTooSmall, Verdict::AtLeader),
+            (ReadStatus::OffsetOverflowOne, Verdict::NothingYet),
+            (ReadStatus::OffsetOverflowBadly, Verdict::NothingYet),
+            (ReadStatus::NoMatchedLogicQueue, Verdict::NothingYet),
+            (ReadStatus::NoMessageInQueue, Verdict::NothingYet),
+        ] {
+            for offset in [0, 3] {
+                assert_eq!(
+                    verdict(&seen(status, false), QueueOffset(offset)),
+                    expected,
+                    "{status:?} at {offset}"
+                );
+            }
         }
     }
 }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::context::{Context, blocking};
-use super::offsets::later;
+use super::reply::{Reply, later};
 use super::response::Error;
 use crate::message::{Record, key};
 use crate::model::PhysicalOffset;
 use crate::remoting::header::{
     QueryMessageRequestHeader, QueryMessageResponseHeader, ViewMessageRequestHeader,
 };
-use crate::remoting::{Answer, Command, ResponseCode};
+use crate::remoting::{Command, ResponseCode};
 use crate::store::IndexQuery;
 
 /// Ext field: the key is a unique key.
@@ -21,7 +21,7 @@ const UNIQUE_KEY_QUERY: &str = "_UNIQUE_KEY_QUERY";
 const ANSWER_BYTES_MAX: usize = 8 << 20;
 
 /// QUERY_MESSAGE: messages by key or unique key, newest first.
-pub(crate) fn by_key(context: &Arc<Context>, request: &Command) -> Result<Answer, Error> {
+pub(crate) fn by_key(context: &Arc<Context>, request: &Command) -> Result<Reply, Error> {
     let header: QueryMessageRequestHeader = request.header()?;
     let unique = request.ext_fields.get(UNIQUE_KEY_QUERY) == Some("true");
     let config = context.config();
@@ -79,7 +79,7 @@ fn has_key(record: &Record<'_>, header: &QueryMessageRequestHeader, by_tag: bool
 }
 
 /// VIEW_MESSAGE_BY_ID: the record at a position.
-pub(crate) fn by_offset(context: &Arc<Context>, request: &Command) -> Result<Answer, Error> {
+pub(crate) fn by_offset(context: &Arc<Context>, request: &Command) -> Result<Reply, Error> {
     let header: ViewMessageRequestHeader = request.header()?;
     let context = Arc::clone(context);
     Ok(later(blocking(move || {

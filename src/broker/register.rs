@@ -2,22 +2,39 @@
 //!
 //! Source: RocketMQ `BrokerController.registerBrokerAll`, `BrokerOuterAPI`. Always the full body, so that a name server
 //! that restarted knows everything after one round.
+//!
+//! A replica of a Raft group registers as what it is, and anew at once when that changes: as broker 0 while it leads,
+//! else under a number that is always its own. The term travels as `stateVersion`, by which name servers keep a leader
+//! of the past from coming back. Each name server is called for itself, so that none waits for another one.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
 
 use super::context::Context;
 use crate::config::BrokerConfig;
-use crate::model::{DataVersion, Perm, TopicConfig};
+use crate::model::{DataVersion, Perm, Term, TopicConfig};
 use crate::remoting::body::{RegisterBrokerBody, TopicConfigAndMappingSerializeWrapper};
 use crate::remoting::header::{RegisterBrokerRequestHeader, UnregisterBrokerRequestHeader};
 use crate::remoting::{Client, Command, RequestCode, ResponseCode};
+use crate::replication::Role;
 
 /// How soon registration is tried again at a name server that did not take it.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// How soon while a change of the role is young: clients cannot find the new leader before.
+const URGENT_RETRY_INTERVAL: Duration = Duration::from_millis(200);
+/// How long a change of the role is young.
+const URGENT: Duration = Duration::from_secs(10);
+/// How long the first call after a change of the role may take, if that is less than `registerBrokerTimeoutMills`: the
+/// name server's host may have vanished without a word.
+const URGENT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a replica that knows of no leader stays registered as what it was. An election takes less; the broker 0 of
+/// the past is better than none, without which Go clients stop sending until their next look at the route.
+const LEADERLESS: Duration = Duration::from_secs(10);
 /// How long a broker waits at its stop for the name servers to forget it.
 const UNREGISTER_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a change of topics waits for the name servers before it is answered anyway.
@@ -63,62 +80,211 @@ impl Announcer {
     }
 }
 
-/// Registers at the start, every `registerNameServerPeriod`, and whenever topics change, until told to stop; then
-/// takes the registration back.
+/// What name servers shall know this broker as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Identity {
+    broker_id: i64,
+    term: Term,
+}
+
+/// Registers as soon as the role is known, every `registerNameServerPeriod`, and whenever role or topics change, until
+/// told to stop; then takes the registration back.
 pub(crate) async fn run(
     context: Arc<Context>,
     client: Client,
     mut rounds: Rounds,
     mut stop: watch::Receiver<bool>,
 ) {
-    let mut failing = BTreeSet::new();
+    let mut role = context.role();
+    let mut role_since = Instant::now();
+    let mut registered = None;
+    let mut servers: BTreeMap<String, Server> = BTreeMap::new();
+    let mut calls = JoinSet::new();
     loop {
-        let number = *rounds.wanted.borrow_and_update();
-        register(&context, &client, &mut failing).await;
-        rounds.done.send_replace(number);
-        let period = Duration::from_millis(context.config().register_name_server_period);
-        let period = if failing.is_empty() { period } else { period.min(RETRY_INTERVAL) };
+        let now = Instant::now();
+        let config = context.config();
+        let topics = *rounds.wanted.borrow_and_update();
+        let identity = identity(&role.borrow_and_update(), &context, now - role_since);
+        if let Some(identity) = identity {
+            if registered != Some(identity) {
+                servers.values_mut().for_each(|server| server.role_changed(now));
+                registered = Some(identity);
+            }
+            keep(&mut servers, addresses(&config), now);
+            let mut request = None;
+            for (address, server) in servers.iter_mut().filter(|(_, server)| server.is_due(now)) {
+                let request = request.get_or_insert_with(|| self::request(&context, &config, identity));
+                let timeout = Duration::from_millis(config.register_broker_timeout_mills);
+                let timeout = if server.urgent { timeout.min(URGENT_TIMEOUT) } else { timeout };
+                let call =
+                    Call { client: client.clone(), address: address.clone(), request: request.clone() };
+                let number = server.number + 1;
+                let abort = calls.spawn(call.run(number, timeout));
+                server.called(now, topics, period(&config), abort);
+            }
+            rounds.done.send_replace(servers.values().map(|server| server.told).min().unwrap_or(topics));
+        }
+        let next = servers.values().filter(|server| server.call.is_none()).map(|server| server.due).min();
+        let next = match identity {
+            Some(_) => next.unwrap_or(now + period(&config)),
+            None => role_since + LEADERLESS,
+        };
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => break,
-            changed = rounds.wanted.changed() => if changed.is_err() { break },
-            () = tokio::time::sleep(period) => {}
+            changed = rounds.wanted.changed() => match changed {
+                Ok(()) => servers.values_mut().for_each(|server| server.due = Instant::now()),
+                Err(_) => break,
+            },
+            changed = role.changed() => match changed {
+                Ok(()) => role_since = Instant::now(),
+                Err(_) => break,
+            },
+            Some(called) = calls.join_next() => if let Ok(called) = called {
+                let Called { address, number, refused } = called;
+                if let Some(server) = servers.get_mut(&address).filter(|server| server.number == number) {
+                    server.answered(&address, refused, Instant::now(), role_since);
+                }
+            },
+            () = tokio::time::sleep_until(next) => {}
         }
     }
-    unregister(&context, &client).await;
+    calls.shutdown().await;
+    if let Some(Identity { broker_id, .. }) = registered {
+        unregister(&context, &client, broker_id).await;
+    }
 }
 
-/// Registers at every name server. Those that did not take it are put into `failing`, and complained about once.
-async fn register(context: &Context, client: &Client, failing: &mut BTreeSet<String>) {
-    let config = context.config();
-    let timeout = Duration::from_millis(config.register_broker_timeout_mills);
-    let request = request(context, &config);
-    let calls: Vec<_> = addresses(&config)
-        .into_iter()
-        .map(|address| {
-            let (client, request) = (client.clone(), request.clone());
-            tokio::spawn(async move { (client.call(&address, request, timeout).await, address) })
-        })
-        .collect();
-    for call in calls {
-        let Ok((answer, address)) = call.await else { continue };
-        let refused = match answer {
+/// Returns what a replica is to name servers, or `None` while that is not known: it just started, or its group elects.
+fn identity(role: &Role, context: &Context, since: Duration) -> Option<Identity> {
+    let term = role.term();
+    match (context.follower_id(), role) {
+        (None, _) => Some(Identity { broker_id: context.config().broker_id, term }),
+        (Some(_), Role::Leader(_)) => Some(Identity { broker_id: 0, term }),
+        (Some(broker_id), Role::Follower { leader: Some(_), .. }) => Some(Identity { broker_id, term }),
+        (Some(broker_id), Role::Follower { leader: None, .. }) => {
+            (since >= LEADERLESS).then_some(Identity { broker_id, term })
+        }
+    }
+}
+
+fn period(config: &BrokerConfig) -> Duration {
+    Duration::from_millis(config.register_name_server_period)
+}
+
+/// Leaves the name servers that the settings name, and puts new ones in.
+fn keep(servers: &mut BTreeMap<String, Server>, addresses: Vec<String>, now: Instant) {
+    servers.retain(|address, _| addresses.contains(address));
+    for address in addresses {
+        servers.entry(address).or_insert_with(|| Server::new(now));
+    }
+}
+
+/// A name server, as registration sees it.
+#[derive(Debug)]
+struct Server {
+    /// When to call it next.
+    due: Instant,
+    /// The role changed since the last call.
+    urgent: bool,
+    /// Number of the newest call; answers to older ones do not count.
+    number: u64,
+    /// The call that waits for an answer.
+    call: Option<AbortHandle>,
+    /// Number of the newest change of topics that the call carries.
+    carries: u64,
+    /// Number of the newest change of topics that it was told, or could not be told.
+    told: u64,
+    /// An older call was left behind, and may be carried out after a newer one.
+    overtaken: bool,
+    /// It did not take the last call.
+    failing: bool,
+}
+
+impl Server {
+    fn new(now: Instant) -> Self {
+        Self {
+            due: now,
+            urgent: true,
+            number: 0,
+            call: None,
+            carries: 0,
+            told: 0,
+            overtaken: false,
+            failing: false,
+        }
+    }
+
+    fn role_changed(&mut self, now: Instant) {
+        self.due = now;
+        self.urgent = true;
+    }
+
+    /// A call that is under way is waited for, unless the role has changed since.
+    fn is_due(&self, now: Instant) -> bool {
+        self.due <= now && (self.call.is_none() || self.urgent)
+    }
+
+    fn called(&mut self, now: Instant, topics: u64, period: Duration, call: AbortHandle) {
+        if let Some(older) = self.call.replace(call) {
+            older.abort();
+            self.overtaken = true;
+        }
+        self.number += 1;
+        self.carries = topics;
+        self.due = now + period;
+        self.urgent = false;
+    }
+
+    fn answered(&mut self, address: &str, refused: Option<String>, now: Instant, role_since: Instant) {
+        self.call = None;
+        self.told = self.carries;
+        let retry = if now - role_since < URGENT { URGENT_RETRY_INTERVAL } else { RETRY_INTERVAL };
+        match refused {
+            None => {
+                if std::mem::take(&mut self.failing) {
+                    tracing::info!(peer = address, "registered");
+                }
+                if std::mem::take(&mut self.overtaken) {
+                    self.due = self.due.min(now + retry);
+                }
+            }
+            Some(reason) => {
+                self.due = self.due.min(now + retry);
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::warn!(peer = address, reason, "registration failed; tried again every second");
+                }
+            }
+        }
+    }
+}
+
+/// A registration on its way.
+struct Call {
+    client: Client,
+    address: String,
+    request: Command,
+}
+
+/// How it ended; a reason if the name server did not take it.
+struct Called {
+    address: String,
+    number: u64,
+    refused: Option<String>,
+}
+
+impl Call {
+    async fn run(self, number: u64, timeout: Duration) -> Called {
+        let refused = match self.client.call(&self.address, self.request, timeout).await {
             Ok(response) if response.code == ResponseCode::Success.number() => None,
             Ok(response) => Some(format!("code {}: {}", response.code, response.remark.unwrap_or_default())),
             Err(error) => Some(error.to_string()),
         };
-        match refused {
-            None if failing.remove(&address) => tracing::info!(peer = address, "registered"),
-            None => {}
-            Some(reason) if failing.insert(address.clone()) => {
-                tracing::warn!(peer = address, reason, "registration failed; tried again every second");
-            }
-            Some(_) => {}
-        }
+        Called { address: self.address, number, refused }
     }
 }
 
-fn request(context: &Context, config: &BrokerConfig) -> Command {
-    let term = context.replication.role().borrow().term();
+fn request(context: &Context, config: &BrokerConfig, identity: Identity) -> Command {
+    let Identity { broker_id, term } = identity;
     let topics = context.metadata.topics().snapshot();
     let broker_perm = i32::try_from(config.broker_permission).unwrap_or(Perm::READ_WRITE.0);
     let topic_config_table = topics
@@ -151,7 +317,7 @@ fn request(context: &Context, config: &BrokerConfig) -> Command {
         broker_addr: context.address.to_string(),
         cluster_name: config.broker_cluster_name.clone(),
         ha_server_addr: Some(format!("{}:{}", config.broker_ip2, config.ha_listen_port)),
-        broker_id: config.broker_id,
+        broker_id,
         heartbeat_timeout_millis: None,
         enable_acting_master: Some(false),
         compressed: false,
@@ -159,13 +325,13 @@ fn request(context: &Context, config: &BrokerConfig) -> Command {
     })
 }
 
-async fn unregister(context: &Context, client: &Client) {
+async fn unregister(context: &Context, client: &Client, broker_id: i64) {
     let config = context.config();
     let header = UnregisterBrokerRequestHeader {
         broker_name: config.broker_name.clone(),
         broker_addr: context.address.to_string(),
         cluster_name: config.broker_cluster_name.clone(),
-        broker_id: config.broker_id,
+        broker_id,
     };
     let calls: Vec<_> = addresses(&config)
         .into_iter()

@@ -10,7 +10,8 @@ use super::Broker;
 use super::clients::Clients;
 use super::context::{Context, blocking};
 use super::hold::Holds;
-use super::offsets::{later, queue_id};
+use super::offsets::queue_id;
+use super::reply::{Reply, later};
 use super::resets::Resets;
 use super::response::Error;
 use crate::metadata::MetadataCommand;
@@ -21,7 +22,7 @@ use crate::remoting::body::{
 use crate::remoting::header::{
     CloneGroupOffsetRequestHeader, QueryCorrectionOffsetHeader, ResetOffsetRequestHeader,
 };
-use crate::remoting::{Answer, Command, Language, RequestCode, ResponseCode, version};
+use crate::remoting::{Command, Language, RequestCode, ResponseCode, version};
 use crate::store::Boundary;
 
 /// What setting offsets needs.
@@ -35,7 +36,7 @@ pub(crate) struct Resetting {
 
 /// INVOKE_BROKER_TO_RESET_OFFSET. With `useServerSideResetOffset` the new offsets count at once, and each consumer hears
 /// of its own with its next pull; otherwise consumers are told, and commit them.
-pub(crate) fn reset(resetting: Resetting, request: &Command) -> Result<Answer, Error> {
+pub(crate) fn reset(resetting: Resetting, request: &Command) -> Result<Reply, Error> {
     let header: ResetOffsetRequestHeader = request.header()?;
     let language = request.language;
     Ok(later(async move {
@@ -48,7 +49,7 @@ pub(crate) fn reset(resetting: Resetting, request: &Command) -> Result<Answer, E
 }
 
 /// CLONE_GROUP_OFFSET: gives a group the offsets of another one. Unlike Java, which needs one, no topic means all.
-pub(crate) fn clone(resetting: Resetting, request: &Command) -> Result<Answer, Error> {
+pub(crate) fn clone(resetting: Resetting, request: &Command) -> Result<Reply, Error> {
     let header: CloneGroupOffsetRequestHeader = request.header()?;
     Ok(later(async move {
         let Resetting { context, clients, .. } = resetting;

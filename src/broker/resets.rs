@@ -51,6 +51,11 @@ impl Resets {
         self.forget(|(_, of, _)| of == group);
     }
 
+    /// Forgets all: another replica leads, and tells consumers.
+    pub(crate) fn clear(&self) {
+        self.forget(|_| true);
+    }
+
     fn forget(&self, gone: impl Fn(&(Topic, Group, QueueId)) -> bool) {
         let mut table = self.lock();
         table.retain(|key, _| !gone(key));

@@ -77,6 +77,9 @@ pub(crate) enum Error {
     /// Too much to do.
     #[error("{0}")]
     Busy(String),
+    /// Not now, or not known whether; every client tries again, elsewhere if it can.
+    #[error("{0}")]
+    Unavailable(String),
     /// Everything else.
     #[error("{0}")]
     System(String),
@@ -127,7 +130,14 @@ impl Error {
             Self::ConsumerNotOnline(_) => ResponseCode::ConsumerNotOnline,
             Self::ClientTimeout(_) => ResponseCode::ConsumeMsgTimeout,
             Self::Busy(_) => ResponseCode::SystemBusy,
+            Self::Unavailable(_) => ResponseCode::ServiceNotAvailable,
         }
+    }
+
+    /// Returns whether nothing was done because this replica does not lead: what the request asks for is not in the log
+    /// and will not be, so it may be tried at the leader.
+    pub(crate) fn is_not_leader(&self) -> bool {
+        matches!(self, Self::Replication(replication::Error::NotLeader))
     }
 }
 
@@ -186,6 +196,7 @@ mod tests {
             (Error::ConsumerNotOnline(text()), 206),
             (Error::ClientTimeout(text()), 207),
             (Error::Busy(text()), 2),
+            (Error::Unavailable(text()), 14),
         ] {
             assert_eq!(error.code().number(), number, "{error:?}");
         }

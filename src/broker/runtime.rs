@@ -9,19 +9,19 @@ use std::sync::Arc;
 
 use super::context::{Context, blocking};
 use super::delay;
-use super::offsets::later;
+use super::reply::{Reply, later};
 use super::response::Error;
 use super::stats::{Days, Stats, Summary};
 use crate::env::DiskUsage;
 use crate::model::PhysicalOffset;
 use crate::remoting::body::KvTable;
-use crate::remoting::{Answer, Command, ResponseCode};
+use crate::remoting::{Command, ResponseCode};
 
 /// Java's name of the version whose protocol is spoken; tools compare it.
 const VERSION: &str = "V5_5_0";
 
 /// GET_BROKER_RUNTIME_INFO.
-pub(crate) fn info(context: &Arc<Context>, stats: &Arc<Stats>) -> Answer {
+pub(crate) fn info(context: &Arc<Context>, stats: &Arc<Stats>) -> Reply {
     let (context, stats) = (Arc::clone(context), Arc::clone(stats));
     later(blocking(move || Ok(Command::response(ResponseCode::Success).with_json(&table(&context, &stats)?))))
 }

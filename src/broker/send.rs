@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::context::Context;
+use super::forward::client_of;
 use super::locks::Locks;
+use super::reply::{Reply, later};
 use super::response::Error;
 use super::stats::{Put, Stats};
 use crate::message::{
@@ -16,7 +18,7 @@ use crate::message::{
 };
 use crate::model::{Perm, QueueId, Topic, TopicConfig, system_topic};
 use crate::remoting::header::{SendMessageHeader, SendMessageResponseHeader};
-use crate::remoting::{Answer, Command, Connection, ResponseCode, version};
+use crate::remoting::{Command, Connection, ResponseCode, version};
 use crate::replication::PendingAppend;
 use crate::store::{Appended, Draft};
 
@@ -30,7 +32,7 @@ pub(crate) async fn handle(
     stats: &Arc<Stats>,
     connection: &Connection,
     request: &Command,
-) -> Result<Answer, Error> {
+) -> Result<Reply, Error> {
     let header = SendMessageHeader::of(request)?;
     let config = context.config();
     if context.clock.now_ms() < config.start_accept_send_request_time_stamp {
@@ -55,7 +57,7 @@ pub(crate) async fn handle(
     }
     let properties = header.properties.clone().unwrap_or_default();
     let batch = header.batch.unwrap_or(false);
-    let sender = Sender { context, header: &header, born_host: connection.peer() };
+    let sender = Sender { context, header: &header, born_host: client_of(connection, request) };
     let (draft, unique_key) = if batch {
         (
             sender.batch_draft(
@@ -83,7 +85,9 @@ pub(crate) async fn handle(
         (sender.single_draft(&target, &body, &properties)?, Some(unique_key))
     };
     let started = context.clock.instant();
-    let wait = batch || Properties::new(&properties).get(key::WAIT) != Some("false");
+    // What is only written here would be lost with this replica, so in a group everybody waits for the commit.
+    let in_group = context.is_in_group();
+    let wait = in_group || batch || Properties::new(&properties).get(key::WAIT) != Some("false");
     let bytes = draft.len();
     let count = draft.count();
     let pending = context.replication.append(context.replication.permit()?, draft).await?;
@@ -98,7 +102,7 @@ pub(crate) async fn handle(
         started,
         wait,
     };
-    Ok(Answer::later(answer.finish(pending)))
+    Ok(later(answer.finish(pending)))
 }
 
 /// Where a message is stored.
@@ -262,7 +266,7 @@ struct Answering {
 }
 
 impl Answering {
-    async fn finish(self, pending: PendingAppend) -> Command {
+    async fn finish(self, pending: PendingAppend) -> Result<Command, Error> {
         let timeout = Duration::from_millis(self.context.config().sync_flush_timeout);
         let committed = async { if self.wait { pending.committed().await } else { pending.written().await } };
         match tokio::time::timeout(timeout, committed).await {
@@ -270,21 +274,25 @@ impl Answering {
                 let elapsed = self.context.clock.elapsed(self.started);
                 let Self { queue_id, count, bytes, .. } = self;
                 self.stats.put(&self.topic, Put { queue_id, count, bytes, elapsed });
-                self.respond(ResponseCode::Success, &appended)
+                Ok(self.respond(ResponseCode::Success, &appended))
             }
             Ok(Err(error)) => {
                 self.stats.put_failed();
-                Error::from(error).into()
+                Err(error.into())
             }
+            // It may yet be committed, or be lost with this replica: no status of a stored message says that.
+            Err(_) if self.context.is_in_group() => Err(Error::Unavailable(format!(
+                "the message was not committed within {} ms (syncFlushTimeout), but may be later; send again",
+                timeout.as_millis()
+            ))),
             // Written but not yet synced: the client learns where it is and that it may not be safe.
             Err(_) => match tokio::time::timeout(Duration::ZERO, pending.written()).await {
-                Ok(Ok(appended)) => self.respond(ResponseCode::FlushDiskTimeout, &appended),
-                Ok(Err(error)) => Error::from(error).into(),
-                Err(_) => Error::Busy(format!(
+                Ok(Ok(appended)) => Ok(self.respond(ResponseCode::FlushDiskTimeout, &appended)),
+                Ok(Err(error)) => Err(error.into()),
+                Err(_) => Err(Error::Busy(format!(
                     "[TIMEOUT]the message was not written within {} ms (syncFlushTimeout)",
                     timeout.as_millis()
-                ))
-                .into(),
+                ))),
             },
         }
     }

@@ -6,13 +6,13 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::context::{Context, blocking};
-use super::offsets::later;
+use super::reply::{Reply, later};
 use super::response::Error;
 use super::start::retention;
 use crate::config::Changed;
 use crate::model::DataVersion;
 use crate::remoting::header::GetBrokerConfigResponseHeader;
-use crate::remoting::{Answer, Command, ResponseCode, json};
+use crate::remoting::{Command, ResponseCode, json};
 
 /// Keys that name servers have to hear of.
 const ANNOUNCED: [&str; 2] = ["brokerPermission", "namesrvAddr"];
@@ -30,7 +30,7 @@ pub(crate) fn update(
     context: &Arc<Context>,
     settings: &Arc<Settings>,
     request: &Command,
-) -> Result<Answer, Error> {
+) -> Result<Reply, Error> {
     let body = request.body.to_bytes();
     let text = String::from_utf8_lossy(&body).into_owned();
     let (context, settings) = (Arc::clone(context), Arc::clone(settings));

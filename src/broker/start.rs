@@ -9,7 +9,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::clients::Clients;
+use super::commits::{self, Commits};
 use super::context::Context;
+use super::forward::Forward;
 use super::group_settings::{dledger_log, flush_mode, group_settings};
 use super::hold::Holds;
 use super::locks::Locks;
@@ -17,17 +19,23 @@ use super::pull::Pulls;
 use super::resets::Resets;
 use super::settings::Settings;
 use super::stats::{self, Stats};
-use super::{Broker, BrokerService, Port, delay, heartbeat, register};
+use super::suggest::Followers;
+use super::{Broker, BrokerService, Port, delay, heartbeat, register, roles};
 use crate::config::{BrokerConfig, Loaded};
 use crate::env::{Clock, Disk};
 use crate::metadata::{self, Metadata, MetadataCommand};
 use crate::model::{Perm, Topic, TopicConfig, system_topic};
 use crate::remoting::{Client, ClientConfig, Server, ServerConfig};
-use crate::replication::{self, GroupSettings, QueueLimits, Replication};
+use crate::replication::{self, GroupSettings, LeaderPermit, QueueLimits, Replication};
 use crate::store::{self, Event, Listener, Retention, Store, StoreConfig};
 
 /// How often clients that were not heard of are looked for, as Java's `ClientHousekeepingService`.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How soon the leader tries again to make topics that it could not make.
+const TOPICS_RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// How long another replica may take to become leader before this one stops all the same.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Why a broker did not start.
 #[derive(Debug, thiserror::Error)]
@@ -117,12 +125,18 @@ pub async fn start(config: Loaded<BrokerConfig>, disk: Disk, clock: Clock) -> Re
     let (announcer, rounds) = register::announcer();
     let context =
         Arc::new(Context::new(config, metadata, replication, address, announcer, (clock.clone(), disk)));
-    make_system_topics(&context).await?;
+    if context.leads() {
+        // So that they are there when this returns. In a group the leader makes them when there is one.
+        make_system_topics(&context).await.map_err(|error| StartError::Log(error.to_string()))?;
+    }
     let clients = Arc::new(Clients::new(clock.clone()));
     let resets = Arc::default();
     let settings = Arc::new(Settings::new(clock.now_ms()));
     let stats = Arc::new(Stats::new(clock.clone(), &context.config().broker_cluster_name));
+    let commits = Arc::<Commits>::default();
     let pulls = Pulls {
+        commits: Arc::clone(&commits),
+        followers: Followers::default(),
         context: Arc::clone(&context),
         clients: Arc::clone(&clients),
         holds,
@@ -137,17 +151,26 @@ pub async fn start(config: Loaded<BrokerConfig>, disk: Disk, clock: Clock) -> Re
         settings,
         stats,
         pulls: Arc::new(pulls),
+        commits,
+        forward: Forward::new(context.role(), address.to_string()),
     });
 
     let (stop, stopping) = watch::channel(false);
-    let tasks = vec![
+    let mut tasks = vec![
         serve(listener, &broker, Port::Main, stopping.clone()),
         serve(fast_listener, &broker, Port::Fast, stopping.clone()),
         tokio::spawn(expire_clients(Arc::clone(&broker), stopping.clone())),
         tokio::spawn(save_offsets(Arc::clone(&context), stopping.clone())),
-        tokio::spawn(delay::run(Arc::clone(&context), stopping.clone())),
+        tokio::spawn(roles::while_leading(Arc::clone(&context), stopping.clone(), delay::run)),
         tokio::spawn(sample_stats(Arc::clone(&broker), stopping.clone())),
     ];
+    if context.is_in_group() {
+        tasks.extend([
+            tokio::spawn(roles::watch(Arc::clone(&broker), stopping.clone())),
+            tokio::spawn(commits::run(Arc::clone(&broker), stopping.clone())),
+            tokio::spawn(roles::while_leading(Arc::clone(&context), stopping.clone(), keep_system_topics)),
+        ]);
+    }
     let client = Client::new(ClientConfig::default());
     let registration = tokio::spawn(register::run(context, client, rounds, stopping));
     Ok(Running { broker, address, stop, tasks, registration, failed })
@@ -173,15 +196,34 @@ impl Running {
         }
     }
 
-    /// Takes the registration back, answers what is under way, writes what is queued, and closes the store.
+    /// Hands leadership over if this is the leader of a group, takes the registration back, answers what is under way,
+    /// writes what is queued, and closes the store.
     pub async fn stop(self) -> Result<(), replication::Error> {
+        self.hand_leadership_over().await;
         self.stop.send_replace(true);
         self.broker.pulls.holds.wake_all();
         let _ = self.registration.await;
         for task in self.tasks {
             let _ = task.await;
         }
+        self.broker.forward.close().await;
         self.broker.context.replication.stop().await
+    }
+}
+
+impl Running {
+    /// Has another replica lead before this one goes, so that clients wait for a moment and not for an election. Sends
+    /// that come meanwhile are handed on.
+    async fn hand_leadership_over(&self) {
+        let context = &self.broker.context;
+        if !context.is_in_group() || !context.leads() {
+            return;
+        }
+        match tokio::time::timeout(HAND_OVER_TIMEOUT, context.replication.transfer_leader(None)).await {
+            Ok(Ok(())) => tracing::info!("leadership handed over"),
+            Ok(Err(error)) => tracing::warn!(%error, "leadership not handed over; the others elect"),
+            Err(_) => tracing::warn!("leadership not handed over in time; the others elect"),
+        }
     }
 }
 
@@ -269,7 +311,7 @@ pub(super) fn retention(config: &BrokerConfig) -> Retention {
 }
 
 /// Makes the topics that every broker has. Source: RocketMQ `TopicConfigManager.init`.
-async fn make_system_topics(context: &Context) -> Result<(), StartError> {
+async fn make_system_topics(context: &Context) -> Result<(), replication::Error> {
     let config = context.config();
     let levels = u32::try_from(config.delay_levels_ms().len()).unwrap_or(u32::MAX);
     let mut topics = vec![
@@ -287,20 +329,36 @@ async fn make_system_topics(context: &Context) -> Result<(), StartError> {
     if config.trace_topic_enable {
         topics.push((config.msg_trace_topic_name.clone(), 1, Perm::READ_WRITE));
     }
-    let permit = context.replication.permit().map_err(|error| StartError::Log(error.to_string()))?;
+    let permit = context.replication.permit()?;
     let mut changes = Vec::new();
     for (name, queues, perm) in topics {
         let topic = Topic::from(name);
         if context.metadata.topics().get(&topic).is_none() {
             let command = MetadataCommand::PutTopic(TopicConfig::new(topic, queues, perm));
-            changes.push(context.replication.change(permit, command));
+            changes.push(context.replication.change(permit, command)?);
         }
     }
-    for change in changes {
-        let committed = async { change?.committed().await };
-        committed.await.map_err(|error| StartError::Log(error.to_string()))?;
+    if changes.is_empty() {
+        return Ok(());
     }
+    for change in changes {
+        change.committed().await?;
+    }
+    context.announcer.topics_changed();
     Ok(())
+}
+
+/// Makes the topics of a group when this replica begins to lead.
+async fn keep_system_topics(context: Arc<Context>, _: LeaderPermit, mut stop: watch::Receiver<bool>) {
+    while let Err(error) = make_system_topics(&context).await {
+        if !matches!(error, replication::Error::NotLeader) {
+            tracing::warn!(%error, "system topics not made; tried again");
+        }
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(TOPICS_RETRY_INTERVAL) => {}
+        }
+    }
 }
 
 fn cluster_perm(enabled: bool) -> Perm {

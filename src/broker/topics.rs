@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::attributes;
 use super::context::Context;
-use super::offsets::later;
+use super::reply::{Reply, later};
 use super::resets::Resets;
 use super::response::Error;
 use super::stats::Stats;
@@ -21,7 +21,7 @@ use crate::remoting::header::{
     CreateTopicRequestHeader, DeleteTopicRequestHeader, GetAllTopicConfigRequestHeader,
     GetAllTopicConfigResponseHeader, GetTopicConfigRequestHeader, QueryTopicsByConsumerRequestHeader,
 };
-use crate::remoting::{Answer, Command, ResponseCode, json};
+use crate::remoting::{Command, ResponseCode, json};
 
 /// Queues of a topic that an operator can ask for. Java has no limit; a route with more is of no use to a client.
 const QUEUES_MAX: u32 = 65_535;
@@ -33,7 +33,7 @@ const FURTHER_SYSTEM_TOPICS: [&str; 3] =
     ["CHECKPOINT_TOPIC", "RMQ_SYS_ROCKSDB_TRANS_HALF_TOPIC", "RMQ_SYS_ROCKSDB_TRANS_OP_HALF_TOPIC"];
 
 /// UPDATE_AND_CREATE_TOPIC.
-pub(crate) fn update(context: &Arc<Context>, request: &Command) -> Result<Answer, Error> {
+pub(crate) fn update(context: &Arc<Context>, request: &Command) -> Result<Reply, Error> {
     let header: CreateTopicRequestHeader = request.header()?;
     let filter_type = header.topic_filter_type.filter(|text| !text.is_empty());
     let config = TopicConfig {
@@ -52,7 +52,7 @@ pub(crate) fn update(context: &Arc<Context>, request: &Command) -> Result<Answer
 
 /// UPDATE_AND_CREATE_TOPIC_LIST. All topics are checked before the first is made. Unlike Java, topics that are as
 /// wanted already do not keep the others from being made.
-pub(crate) fn update_list(context: &Arc<Context>, request: &Command) -> Result<Answer, Error> {
+pub(crate) fn update_list(context: &Arc<Context>, request: &Command) -> Result<Reply, Error> {
     let body: CreateTopicListRequestBody = request.json()?;
     let context = Arc::clone(context);
     Ok(later(async move { put(&context, body.topic_config_list).await }))
@@ -65,7 +65,7 @@ pub(crate) fn delete(
     resets: &Arc<Resets>,
     stats: &Arc<Stats>,
     request: &Command,
-) -> Result<Answer, Error> {
+) -> Result<Reply, Error> {
     let DeleteTopicRequestHeader { topic } = request.header()?;
     if topic.as_str().trim().is_empty() {
         return Err(Error::InvalidParameter("The specified topic is blank.".into()));

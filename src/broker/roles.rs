@@ -1,0 +1,66 @@
+//! What a change of the role sets in motion, and services that run on the leader only.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::Broker;
+use super::context::Context;
+use crate::replication::{LeaderPermit, Role};
+
+/// Follows the role until told to stop. What only the leader gives away is gone when another one may lead: it would
+/// contradict what that one gives.
+pub(crate) async fn watch(broker: Arc<Broker>, mut stop: watch::Receiver<bool>) {
+    let mut role = broker.context.role();
+    let mut led = role.borrow_and_update().is_leader();
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            changed = role.changed() => if changed.is_err() { return },
+        }
+        let now = role.borrow_and_update().clone();
+        match &now {
+            Role::Leader(term) => tracing::info!(%term, "this replica leads"),
+            Role::Follower { term, leader: Some(leader) } => tracing::info!(%term, leader, "follow a leader"),
+            Role::Follower { term, leader: None } => tracing::info!(%term, "there is no leader"),
+        }
+        if led != now.is_leader() {
+            broker.locks.clear();
+            broker.resets.clear();
+        }
+        led = now.is_leader();
+    }
+}
+
+/// Runs a service whenever this replica leads, from the first moment on; drops it when the permit ends. A service that
+/// is done is not run again in the same term. Told to stop, the service ends by itself.
+pub(crate) async fn while_leading<F>(
+    context: Arc<Context>,
+    mut stop: watch::Receiver<bool>,
+    service: impl Fn(Arc<Context>, LeaderPermit, watch::Receiver<bool>) -> F,
+) where
+    F: Future<Output = ()>,
+{
+    let mut role = context.role();
+    loop {
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => return,
+            leads = role.wait_for(Role::is_leader) => if leads.is_err() { return },
+        }
+        let Ok(permit) = context.replication.permit() else {
+            tokio::task::yield_now().await;
+            continue;
+        };
+        let run = service(Arc::clone(&context), permit, stop.clone());
+        let run_and_stop = async {
+            run.await;
+            let _ = stop.wait_for(|stop| *stop).await;
+        };
+        tokio::select! {
+            biased;
+            ended = role.wait_for(|role| *role != Role::Leader(permit.term())) => if ended.is_err() { return },
+            () = run_and_stop => return,
+        }
+    }
+}
