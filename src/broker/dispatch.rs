@@ -8,8 +8,8 @@ use super::reply::{Reply, later};
 use super::reset::{self, Resetting};
 use super::response::Error;
 use super::{
-    Broker, call_client, cleaning, connections, forward, groups, ha, heartbeat, locks, offsets, pull, query,
-    runtime, send, send_back, settings, stats, topics,
+    Broker, call_client, cleaning, connections, forward, group_admin, groups, ha, heartbeat, locks, offsets,
+    pull, query, runtime, send, send_back, settings, stats, topics,
 };
 use crate::message::key;
 use crate::remoting::{Answer, Command, Connection, RequestCode};
@@ -59,7 +59,10 @@ fn who(code: RequestCode) -> Who {
         | Code::GetAllConsumerOffset | Code::GetAllDelayOffset
         | Code::CleanExpiredConsumequeue | Code::DeleteExpiredCommitlog
         | Code::UpdateBrokerConfig | Code::GetBrokerConfig
-        | Code::GetBrokerRuntimeInfo | Code::ViewBrokerStatsData | Code::GetBrokerHaStatus => Who::AnyReplica,
+        | Code::GetBrokerRuntimeInfo | Code::ViewBrokerStatsData | Code::GetBrokerHaStatus
+        // Takes longer than a request is handed on for: operators ask the leader itself.
+        | Code::GetRaftStatus | Code::RaftAddPeer | Code::RaftRemovePeer | Code::RaftTransferLeader
+        | Code::RaftRejoin => Who::AnyReplica,
 
         _ => Who::Nobody,
     }
@@ -241,6 +244,12 @@ async fn handle(
         RequestCode::GetBrokerRuntimeInfo => Ok(runtime::info(context, stats)),
         RequestCode::ViewBrokerStatsData => Ok(stats::view(stats, request)?.into()),
         RequestCode::GetBrokerHaStatus => Ok(ha::status(context).into()),
+
+        RequestCode::GetRaftStatus => Ok(group_admin::status(context)?.into()),
+        RequestCode::RaftAddPeer => group_admin::add_peer(context, request),
+        RequestCode::RaftRemovePeer => group_admin::remove_peer(context, request),
+        RequestCode::RaftTransferLeader => group_admin::transfer_leader(context, request),
+        RequestCode::RaftRejoin => group_admin::rejoin(context, request),
 
         other => Err(not_built(other)),
     }

@@ -12,6 +12,7 @@ mod context;
 mod delay;
 mod dispatch;
 mod forward;
+mod group_admin;
 mod group_settings;
 mod groups;
 mod ha;

@@ -24,6 +24,9 @@ pub(crate) enum Error {
     /// The append or change was not committed.
     #[error(transparent)]
     Replication(#[from] replication::Error),
+    /// The request is for the leader of the group.
+    #[error("this replica does not lead its group; {0}")]
+    NotLeading(String),
     /// Reading the store failed.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -101,6 +104,7 @@ impl Error {
                 replication::Error::NoGroup => ResponseCode::RequestCodeNotSupported,
                 replication::Error::Unconfirmed | replication::Error::Group(_) => ResponseCode::SystemError,
             },
+            Self::NotLeading(_) => ResponseCode::ServiceNotAvailable,
             Self::Store(error) => match error {
                 store::Error::Full { .. } | store::Error::Poisoned(_) => ResponseCode::ServiceNotAvailable,
                 store::Error::TooLarge { .. } | store::Error::Encode(_) => ResponseCode::MessageIllegal,
@@ -181,6 +185,7 @@ mod tests {
                 }),
                 2,
             ),
+            (Error::NotLeading(text()), 14),
             (Error::Config(config::Error::BlackListed(text())), 16),
             (Error::Config(config::Error::SlaveId), 29),
             (Error::InvalidParameter(text()), 29),

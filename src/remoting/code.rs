@@ -2,6 +2,9 @@
 //!
 //! Source: RocketMQ 5.5.0 `RequestCode`, `ResponseCode`, `RemotingSysResponseCode`. All of them are listed, also
 //! those that neither broker nor name server serves, so that logs can name what a client asked for.
+//!
+//! Requests 30001 to 30099 are ours: operations of a Raft group, which RocketMQ does not have. RocketMQ has used
+//! 10 to 5001 and 200050 to 200151 so far; the binary header has 16 bits for the number, so ours stays below 32768.
 
 use std::fmt;
 
@@ -22,7 +25,7 @@ macro_rules! codes {
                 self as i32
             }
 
-            /// Returns Java's name for it.
+            /// Returns its name, which is Java's where Java has the code.
             pub const fn name(self) -> &'static str {
                 match self {
                     $(Self::$variant => $java,)*
@@ -49,7 +52,7 @@ macro_rules! codes {
     };
 }
 
-/// A number that RocketMQ 5.5.0 has no name for.
+/// A number that neither RocketMQ 5.5.0 nor this broker has a name for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("unknown code {0}")]
 pub struct UnknownCode(pub i32);
@@ -203,6 +206,11 @@ codes! {
         AuthGetAcl = 3009 "AUTH_GET_ACL",
         AuthListAcl = 3010 "AUTH_LIST_ACL",
         SwitchTimerEngine = 5001 "SWITCH_TIMER_ENGINE",
+        GetRaftStatus = 30001 "GET_RAFT_STATUS",
+        RaftAddPeer = 30002 "RAFT_ADD_PEER",
+        RaftRemovePeer = 30003 "RAFT_REMOVE_PEER",
+        RaftTransferLeader = 30004 "RAFT_TRANSFER_LEADER",
+        RaftRejoin = 30005 "RAFT_REJOIN",
         PopMessage = 200050 "POP_MESSAGE",
         AckMessage = 200051 "ACK_MESSAGE",
         PeekMessage = 200052 "PEEK_MESSAGE",
@@ -309,6 +317,7 @@ mod tests {
         assert_eq!(RequestCode::PopMessage.number(), 200_050);
         assert_eq!(ResponseCode::try_from(-1006).unwrap().name(), "RPC_TIME_OUT");
         assert_eq!(ResponseCode::try_from(5), Err(UnknownCode(5)));
+        assert_eq!(RequestCode::GetRaftStatus.number(), 30_001);
         for code in RequestCode::ALL {
             assert_eq!(RequestCode::try_from(code.number()), Ok(*code));
         }

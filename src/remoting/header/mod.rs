@@ -12,6 +12,7 @@ mod offset;
 mod pop;
 mod pull;
 mod query;
+mod raft;
 mod send;
 mod transaction;
 
@@ -24,5 +25,6 @@ pub use offset::*;
 pub use pop::*;
 pub use pull::*;
 pub use query::*;
+pub use raft::*;
 pub use send::*;
 pub use transaction::*;
