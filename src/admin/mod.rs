@@ -1,5 +1,5 @@
 //! `mqadmin`, the operator's command line: RocketMQ's subcommand names, flags and columns, plus `--output json`
-//! and exit codes. Calls name servers and brokers as any client does.
+//! and exit codes, and commands of its own for Raft groups. Calls name servers and brokers as any client does.
 //!
 //! Exit codes: 0 all was done, 1 a peer refused or could not be reached, 2 the command line is wrong.
 
@@ -11,6 +11,7 @@ mod message;
 mod namesrv;
 mod output;
 mod print;
+mod raft;
 mod record;
 mod send;
 mod session;
@@ -92,6 +93,16 @@ enum Command {
     SendMessage(send::SendMessage),
     /// Print messages of a topic, a broker or a queue
     ConsumeMessage(print::ConsumeMessage),
+    /// Show the replicas of Raft groups
+    RaftStatus(raft::RaftStatusOf),
+    /// Add a replica to a Raft group
+    AddPeer(raft::AddPeer),
+    /// Take a replica out of a Raft group
+    RemovePeer(raft::RemovePeer),
+    /// Hand the leadership of a Raft group over
+    TransferLeader(raft::TransferLeader),
+    /// Take a replica that lost its disk back into its Raft group
+    Rejoin(raft::Rejoin),
 }
 
 impl Command {
@@ -125,6 +136,11 @@ impl Command {
             Self::GetBrokerConfig(command) => command.run(session, out).await,
             Self::SendMessage(command) => command.run(session, out).await,
             Self::ConsumeMessage(command) => command.run(session, out).await,
+            Self::RaftStatus(command) => command.run(session, out).await,
+            Self::AddPeer(command) => command.run(session, out).await,
+            Self::RemovePeer(command) => command.run(session, out).await,
+            Self::TransferLeader(command) => command.run(session, out).await,
+            Self::Rejoin(command) => command.run(session, out).await,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Commands against a service of canned answers that is name server and broker in one.
 
+mod raft;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
