@@ -6,6 +6,7 @@
 // Layer 0: values that everything else is about.
 pub mod env;
 pub mod fields;
+pub mod metrics;
 pub mod model;
 
 // Layer 1: bytes <-> values.

@@ -4,17 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Each module with all others that it uses.
-const EDGES: [(&str, &[&str]); 12] = [
+const EDGES: [(&str, &[&str]); 13] = [
     ("model", &[]),
     ("env", &[]),
     ("fields", &[]),
+    ("metrics", &[]),
     ("config", &["env", "fields"]),
     ("message", &["env", "model"]),
     ("remoting", &["fields", "model"]),
     ("metadata", &["env", "model", "remoting"]),
     ("store", &["env", "message", "model"]),
     ("replication", &["env", "metadata", "model", "store"]),
-    ("broker", &["config", "env", "message", "metadata", "model", "remoting", "replication", "store"]),
+    (
+        "broker",
+        &["config", "env", "message", "metadata", "metrics", "model", "remoting", "replication", "store"],
+    ),
     ("namesrv", &["config", "env", "model", "remoting"]),
     ("admin", &["config", "env", "message", "model", "remoting"]),
 ];

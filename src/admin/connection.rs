@@ -6,7 +6,7 @@ use super::output::Output;
 use super::session::{Session, preferred};
 use crate::model::{Group, Topic};
 use crate::remoting::header::GetProducerConnectionListRequestHeader;
-use crate::remoting::{Command, RequestCode, body};
+use crate::remoting::{Command, RequestCode, body, version};
 
 /// Options of `producerConnection`.
 #[derive(Debug, clap::Args)]
@@ -38,7 +38,7 @@ impl ProducerConnection {
                 client.client_id,
                 client.client_addr,
                 client.language.name(),
-                version_name(client.version)
+                version::name(client.version)
             ))?;
         }
         out.json(&list)
@@ -73,7 +73,7 @@ impl ConsumerConnection {
                 client.client_id,
                 client.client_addr,
                 client.language.name(),
-                version_name(client.version)
+                version::name(client.version)
             ))?;
         }
         out.line("\nBelow is subscription:")?;
@@ -96,23 +96,4 @@ pub(super) fn java_name<T: serde::Serialize>(value: &T) -> String {
         Ok(serde_json::Value::String(name)) => name,
         _ => "null".into(),
     }
-}
-
-/// Returns Java's name of a version. Source: RocketMQ `MQVersion.getVersionDesc`.
-///
-/// From 4.0.0 on every release has two numbers, that of its snapshot first; the numbers of 3.x follow no rule and
-/// are shown as they are.
-pub(super) fn version_name(version: i32) -> String {
-    const V4_0_0_SNAPSHOT: i32 = 212;
-    const HIGHER_VERSION: i32 = 612;
-    if version >= HIGHER_VERSION {
-        return "HIGHER_VERSION".into();
-    }
-    if version < V4_0_0_SNAPSHOT {
-        return format!("V3({version})");
-    }
-    let number = version - V4_0_0_SNAPSHOT;
-    let release = number / 2;
-    let snapshot = if number % 2 == 0 { "_SNAPSHOT" } else { "" };
-    format!("V{}_{}_{}{snapshot}", 4 + release / 100, release / 10 % 10, release % 10)
 }

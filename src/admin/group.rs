@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::broker::Where;
-use super::connection::{java_name, version_name};
+use super::connection::java_name;
 use super::output::{Output, front};
 use super::session::{CALL_TIMEOUT, Session, accept, preferred};
 use super::time::timestamp_s;
@@ -18,7 +18,7 @@ use crate::remoting::body::{ConsumeStats, ConsumeType, ConsumerConnection, Topic
 use crate::remoting::header::{
     DeleteSubscriptionGroupRequestHeader, GetConsumeStatsRequestHeader, GetConsumerRunningInfoRequestHeader,
 };
-use crate::remoting::{Command, RequestCode};
+use crate::remoting::{Command, RequestCode, version};
 
 /// Options of `updateSubGroup`.
 #[derive(Debug, clap::Args)]
@@ -344,7 +344,7 @@ fn progress(group: Group, stats: &ConsumeStats, consumers: Option<ConsumerConnec
     GroupProgress {
         group,
         clients,
-        version: oldest.map(version_name),
+        version: oldest.map(version::name),
         consume_type,
         message_model: pushes.map(|list| java_name(&list.message_model)),
         consume_tps: stats.consume_tps,

@@ -136,6 +136,12 @@ impl Clients {
         self.lock().consumers.get(group).cloned()
     }
 
+    /// Returns all consumer groups that have members.
+    pub(crate) fn all_consumers(&self) -> BTreeMap<Group, Arc<ConsumerGroup>> {
+        let table = self.lock();
+        table.consumers.iter().map(|(name, group)| (name.clone(), Arc::clone(group))).collect()
+    }
+
     /// Returns the clients of a producer group.
     pub(crate) fn producers(&self, group: &Group) -> Vec<Client> {
         self.lock()

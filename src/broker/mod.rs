@@ -16,9 +16,12 @@ mod group_admin;
 mod group_settings;
 mod groups;
 mod ha;
+mod health;
 mod heartbeat;
 mod hold;
+mod http;
 mod locks;
+mod metrics;
 mod offsets;
 mod process;
 mod progress;
@@ -41,6 +44,7 @@ mod topics;
 
 use std::sync::Arc;
 
+pub use http::Endpoints;
 pub use process::run_main;
 pub use start::{Running, StartError, start};
 

@@ -9,6 +9,7 @@ use std::task::Poll;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::http::Endpoints;
 use super::start::{Running, start};
 use crate::config::{self, BrokerConfig, Environment, Loaded, Sources};
 use crate::env::{Clock, Disk};
@@ -106,12 +107,15 @@ fn print_settings(configs: &[Loaded<BrokerConfig>], all: bool) {
 async fn serve(configs: Vec<Loaded<BrokerConfig>>) -> Result<(), String> {
     let (mut terminate, mut interrupt) =
         (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
+    let settings: Vec<_> = configs.iter().map(|config| &**config).collect();
+    let endpoints = Endpoints::open(&settings).await.map_err(|error| error.to_string())?;
     let mut running = Vec::new();
-    for config in configs {
+    for (index, config) in configs.into_iter().enumerate() {
         let name = config.broker_name.clone();
         match start(config, Disk::real(), Clock::system()).await {
             Ok(broker) => {
                 println!("{}", boot_line(&broker));
+                endpoints.started(index, &broker);
                 running.push(broker);
             }
             Err(error) => {
@@ -130,7 +134,10 @@ async fn serve(configs: Vec<Loaded<BrokerConfig>>) -> Result<(), String> {
             std::process::exit(1);
         }
     }
-    stop(running).await
+    endpoints.stopping();
+    let stopped = stop(running).await;
+    endpoints.close().await;
+    stopped
 }
 
 fn signals(kind: SignalKind) -> Result<tokio::signal::unix::Signal, String> {

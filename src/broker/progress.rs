@@ -216,6 +216,23 @@ pub(crate) fn all_delay_offsets(context: &Context) -> Command {
     Command::response(ResponseCode::Success).with_json(&context.metadata.delay().snapshot())
 }
 
+/// How far a group that is online is in a topic that it subscribes to. Source: RocketMQ `ConsumerLagCalculator`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Lag {
+    pub(crate) group: Group,
+    pub(crate) topic: Topic,
+    /// Messages that the group did not commit yet. All count, also those that its filter leaves out.
+    pub(crate) messages: u64,
+    /// Age of the oldest of them.
+    pub(crate) latency_ms: i64,
+    /// Messages that it got and did not commit.
+    pub(crate) inflight: u64,
+    /// Messages that it did not get yet.
+    pub(crate) ready: u64,
+    /// Age of the oldest of them.
+    pub(crate) queueing_ms: i64,
+}
+
 /// The bounds of a queue, which may not have a message yet.
 struct Queue<'a> {
     context: &'a Context,
@@ -247,6 +264,50 @@ impl Progress {
             clients: Arc::clone(&broker.clients),
             stats: Arc::clone(&broker.stats),
         }
+    }
+
+    /// Returns how far the groups are that are online. Blocks on the disk.
+    pub(crate) fn lags(&self) -> Vec<Lag> {
+        let mut lags = Vec::new();
+        for (group, consumers) in self.clients.all_consumers() {
+            for topic in consumers.subscriptions.keys().filter(|topic| !topic.is_retry()) {
+                if let Some(config) = self.context.metadata.topics().get(topic) {
+                    lags.push(self.lag(&group, &config));
+                }
+            }
+        }
+        lags
+    }
+
+    fn lag(&self, group: &Group, config: &TopicConfig) -> Lag {
+        let topic = &config.topic_name;
+        let offsets = self.context.metadata.offsets().of_topic(group, topic);
+        let now_ms = self.context.clock.now_ms();
+        let mut lag = Lag {
+            group: group.clone(),
+            topic: topic.clone(),
+            messages: 0,
+            latency_ms: 0,
+            inflight: 0,
+            ready: 0,
+            queueing_ms: 0,
+        };
+        for id in 0..config.write_queue_nums {
+            let queue = self.queue(topic, QueueId(id));
+            // A group without an offset starts at the end, unless it says otherwise with its first pull.
+            let committed = offsets.get(&queue.id).copied().unwrap_or(queue.max);
+            let pulled = self.stats.pulled(group, topic, queue.id).unwrap_or_default().max(committed);
+            let age_ms = |from: QueueOffset| match queue.timestamp(from.max(queue.min)) {
+                stored_ms if from < queue.max && stored_ms > 0 => (now_ms - stored_ms).max(0),
+                _ => 0,
+            };
+            lag.messages += queue.max.0.saturating_sub(committed.0);
+            lag.inflight += pulled.0 - committed.0;
+            lag.ready += queue.max.0.saturating_sub(pulled.0);
+            lag.latency_ms = lag.latency_ms.max(age_ms(committed));
+            lag.queueing_ms = lag.queueing_ms.max(age_ms(pulled));
+        }
+        lag
     }
 
     fn queue<'a>(&'a self, topic: &'a Topic, id: QueueId) -> Queue<'a> {

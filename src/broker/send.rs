@@ -12,7 +12,7 @@ use super::forward::client_of;
 use super::locks::Locks;
 use super::reply::{Reply, later};
 use super::response::Error;
-use super::stats::{Put, Stats};
+use super::stats::{MessageType, Put, Stats};
 use crate::message::{
     BatchMessage, Message, OffsetMessageId, PROPERTIES_MAX, Properties, SysFlag, decode_batch, key,
 };
@@ -57,6 +57,7 @@ pub(crate) async fn handle(
     }
     let properties = header.properties.clone().unwrap_or_default();
     let batch = header.batch.unwrap_or(false);
+    let message_type = MessageType::of(&Properties::new(&properties));
     let sender = Sender { context, header: &header, born_host: client_of(connection, request) };
     let (draft, unique_key) = if batch {
         (
@@ -97,6 +98,7 @@ pub(crate) async fn handle(
         topic: header.topic,
         queue_id: target.queue_id,
         unique_key: unique_key.or_else(|| Properties::new(&properties).get(key::UNIQ_KEY).map(str::to_owned)),
+        message_type,
         bytes,
         count,
         started,
@@ -259,6 +261,7 @@ struct Answering {
     topic: Topic,
     queue_id: QueueId,
     unique_key: Option<String>,
+    message_type: MessageType,
     bytes: usize,
     count: usize,
     started: Instant,
@@ -272,8 +275,8 @@ impl Answering {
         match tokio::time::timeout(timeout, committed).await {
             Ok(Ok(appended)) => {
                 let elapsed = self.context.clock.elapsed(self.started);
-                let Self { queue_id, count, bytes, .. } = self;
-                self.stats.put(&self.topic, Put { queue_id, count, bytes, elapsed });
+                let Self { queue_id, message_type, count, bytes, .. } = self;
+                self.stats.put(&self.topic, Put { queue_id, message_type, count, bytes, elapsed });
                 Ok(self.respond(ResponseCode::Success, &appended))
             }
             Ok(Err(error)) => {

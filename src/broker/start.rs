@@ -182,6 +182,10 @@ impl Running {
         self.address
     }
 
+    pub(super) fn broker(&self) -> &Arc<Broker> {
+        &self.broker
+    }
+
     /// Returns the settings as they are at this moment.
     pub fn config(&self) -> Arc<Loaded<BrokerConfig>> {
         self.broker.context.config()

@@ -17,6 +17,8 @@ use latency::Latencies;
 
 use super::response::Error;
 use crate::env::Clock;
+use crate::message::{Properties, key};
+use crate::metrics::{self, Histogram};
 use crate::model::{Group, QueueId, QueueOffset, Topic, system_topic};
 use crate::remoting::body::BrokerStatsData;
 use crate::remoting::header::ViewBrokerStatsDataRequestHeader;
@@ -35,6 +37,8 @@ const SHARDS: usize = 16;
 /// Names that are counted at a time, each with about 1.5 KB after a day; further ones are not.
 const ENTRIES_MAX: usize = 50_000;
 const DAY_MS: i64 = 86_400_000;
+/// Ranges of message sizes, in bytes, as Java's `BrokerMetricsManager`.
+const SIZE_BOUNDS: [u64; 6] = [1 << 10, 4 << 10, 512 << 10, 1 << 20, 2 << 20, 4 << 20];
 
 /// Counters of a broker.
 #[derive(Debug)]
@@ -50,8 +54,31 @@ pub(crate) struct Stats {
     user: BrokerCounters,
     reads: Reads,
     latencies: Latencies,
+    /// From the request to its commit.
+    put_latency: Histogram,
+    /// Bytes of stored messages by their type.
+    sizes: [Histogram; MessageType::ALL.len()],
     failed_puts: AtomicU64,
     history: Mutex<History>,
+}
+
+/// What kind of message a producer sent, by its properties.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MessageType {
+    Normal,
+    Fifo,
+    Delay,
+    Transaction,
+}
+
+/// What was stored in a topic, and what groups got of it, since it was first counted.
+#[derive(Debug, Clone)]
+pub(crate) struct TopicTotals {
+    pub(crate) topic: Topic,
+    /// Messages and bytes of each type that came.
+    pub(crate) put: Vec<(MessageType, u64, u64)>,
+    /// Messages and bytes that each group got.
+    pub(crate) got: Vec<(Group, u64, u64)>,
 }
 
 /// What a group got of a queue in one answer.
@@ -68,6 +95,7 @@ pub(crate) struct Got {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Put {
     pub(crate) queue_id: QueueId,
+    pub(crate) message_type: MessageType,
     pub(crate) count: usize,
     pub(crate) bytes: usize,
     /// From the request to its commit.
@@ -126,6 +154,8 @@ struct Reads {
 #[derive(Debug)]
 struct TopicEntry {
     put: Counter,
+    /// Messages and bytes of each type.
+    types: [(AtomicU64, AtomicU64); MessageType::ALL.len()],
     queues: Table<QueueId, Counter>,
     groups: Table<Group, GroupEntry>,
 }
@@ -164,6 +194,40 @@ struct Totals {
     transferred: u64,
 }
 
+impl MessageType {
+    pub(crate) const ALL: [Self; 4] = [Self::Normal, Self::Fifo, Self::Delay, Self::Transaction];
+
+    /// Reads it from a request's properties. Source: RocketMQ `BrokerMetricsManager.getMessageType`.
+    pub(crate) fn of(properties: &Properties<'_>) -> Self {
+        const DELAYS: [&str; 5] = [
+            key::START_DELIVER_TIME,
+            key::DELAY,
+            key::TIMER_DELIVER_MS,
+            key::TIMER_DELAY_SEC,
+            key::TIMER_DELAY_MS,
+        ];
+        if properties.get(key::TRAN_MSG).is_some_and(|half| half.eq_ignore_ascii_case("true")) {
+            Self::Transaction
+        } else if properties.get(key::SHARDING_KEY).is_some() {
+            Self::Fifo
+        } else if DELAYS.iter().any(|name| properties.get(name).is_some()) {
+            Self::Delay
+        } else {
+            Self::Normal
+        }
+    }
+
+    /// Returns the name in metrics.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Normal => "normal",
+            Self::Fifo => "fifo",
+            Self::Delay => "delay",
+            Self::Transaction => "transaction",
+        }
+    }
+}
+
 /// VIEW_BROKER_STATS_DATA. Source: RocketMQ `AdminBrokerProcessor.ViewBrokerStatsData`.
 pub(crate) fn view(stats: &Stats, request: &Command) -> Result<Command, Error> {
     let header: ViewBrokerStatsDataRequestHeader = request.header()?;
@@ -194,6 +258,8 @@ impl Stats {
             user: counters(),
             reads: Reads::default(),
             latencies: Latencies::new(),
+            put_latency: Histogram::of_latencies(),
+            sizes: std::array::from_fn(|_| Histogram::new(&SIZE_BOUNDS)),
             failed_puts: AtomicU64::new(0),
             history: Mutex::new(history),
         }
@@ -207,8 +273,15 @@ impl Stats {
             self.user.put.add(count, bytes);
         }
         self.latencies.add(put.elapsed);
+        self.put_latency.observe(put.elapsed);
+        if !topic.is_retry() && !topic.is_dlq() {
+            self.sizes[put.message_type as usize].record(bytes / count.max(1), count);
+        }
         self.topic(topic, |entry| {
             entry.put.add(count, bytes);
+            let (of_type, bytes_of_type) = &entry.types[put.message_type as usize];
+            of_type.fetch_add(count, Ordering::Relaxed);
+            bytes_of_type.fetch_add(bytes, Ordering::Relaxed);
             entry.queues.with(&put.queue_id, &self.room, || self.counter(), |queue| queue.add(count, bytes));
         });
     }
@@ -261,6 +334,37 @@ impl Stats {
             })
             .flatten()
             .flatten()
+    }
+
+    /// Returns what was counted of each topic and group. What was idle for a day starts again at 0.
+    pub(crate) fn by_topic(&self) -> Vec<TopicTotals> {
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            for (topic, entry) in shard.read().iter() {
+                let put = MessageType::ALL.into_iter().zip(&entry.types).map(|(kind, (messages, bytes))| {
+                    (kind, messages.load(Ordering::Relaxed), bytes.load(Ordering::Relaxed))
+                });
+                let groups = entry.groups.read();
+                let got =
+                    groups.iter().map(|(name, group)| (name.clone(), group.get.nums(), group.get.bytes()));
+                all.push(TopicTotals {
+                    topic: topic.clone(),
+                    put: put.filter(|(_, messages, _)| *messages > 0).collect(),
+                    got: got.filter(|(_, messages, _)| *messages > 0).collect(),
+                });
+            }
+        }
+        all
+    }
+
+    /// Returns how long puts took, since the start.
+    pub(crate) fn put_latency(&self) -> metrics::Counts {
+        self.put_latency.counts()
+    }
+
+    /// Returns the sizes of messages by their type, since the start.
+    pub(crate) fn sizes(&self) -> impl Iterator<Item = (MessageType, metrics::Counts)> {
+        MessageType::ALL.into_iter().zip(&self.sizes).map(|(kind, sizes)| (kind, sizes.counts()))
     }
 
     /// Returns how many messages a second came for a topic in the last minute.
@@ -408,7 +512,12 @@ impl Stats {
     }
 
     fn topic(&self, topic: &Topic, count: impl FnOnce(&TopicEntry)) {
-        let make = || TopicEntry { put: self.counter(), queues: Table::default(), groups: Table::default() };
+        let make = || TopicEntry {
+            put: self.counter(),
+            types: Default::default(),
+            queues: Table::default(),
+            groups: Table::default(),
+        };
         self.shard(topic).with(topic, &self.room, make, count);
     }
 

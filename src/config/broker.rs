@@ -440,12 +440,16 @@ settings! {
 
         // Metrics, access control, admin.
 
-        /// DISABLE, PROM, OTLP_GRPC or LOG.
+        /// DISABLE, or PROM: metrics are served over HTTP. OTLP_GRPC and LOG are not available here.
         metrics_exporter_type: String = "DISABLE".into(),
         /// Port of the Prometheus endpoint.
         metrics_prom_exporter_port: u16 = 5_557,
-        /// Address of the Prometheus endpoint; empty = all.
+        /// Address of the Prometheus endpoint; empty = `brokerIP1`.
         metrics_prom_exporter_host: String = String::new(),
+        /// Labels of every metric, `name:value,name:value`.
+        metrics_label: String = String::new(),
+        /// Most samples of one metric; further topics and groups are left out.
+        metrics_otel_cardinality_limit: usize = 50_000,
         /// Clients must authenticate.
         authentication_enabled: bool = false,
         /// Clients must be allowed to do what they do.
@@ -455,8 +459,10 @@ settings! {
         /// Keys that an update may not name, separated by `;`.
         config_black_list: String = "configBlackList;brokerConfigPath".into(),
 
-        // Keys of ours; Java has no such limits.
+        // Keys of ours; Java has no such settings.
 
+        /// Port of /livez and /readyz over HTTP, beside that of the metrics; 0 = none.
+        health_port: u16 = 0,
         /// Most connections at a time.
         connections_max: usize = 20_000,
         /// Most requests that are worked on at a time; more wait in their connections.
@@ -673,9 +679,10 @@ impl Settings for BrokerConfig {
         "cleanResourceInterval", "configManagerVersion", "connectionsMax", "dLegerGroup", "dLegerPeers",
         "dLegerSelfId", "duplicationEnable", "enableControllerMode", "enableDLegerCommitLog", "enableLmq",
         "enableMultiDispatch", "enableSlaveActingMaster", "flushDiskType", "flushIntervalCommitLog",
-        "haListenPort", "heldPullsMax", "listenPort", "mappedFileSizeCommitLog", "mappedFileSizeConsumeQueue",
+        "haListenPort", "healthPort", "heldPullsMax", "listenPort", "mappedFileSizeCommitLog", "mappedFileSizeConsumeQueue",
         "mappedFileSizeTimerLog", "maxHashSlotNum", "maxIndexNum", "messageDelayLevel", "messageIndexEnable",
-        "metricsExporterType", "metricsPromExporterHost", "metricsPromExporterPort", "preferredLeaderId",
+        "metricsExporterType", "metricsLabel",
+        "metricsOtelCardinalityLimit", "metricsPromExporterHost", "metricsPromExporterPort", "preferredLeaderId",
         "preferredLeaderIds", "proposalQueueBytes", "raftBindAddress", "raftElectionTimeoutMaxMs",
         "raftElectionTimeoutMinMs", "raftEntriesInFlightMax", "raftEntryBytesMax", "raftHeartbeatIntervalMs",
         "raftOffsetCommitIntervalMs", "requestsInFlightMax", "reviveQueueNum",

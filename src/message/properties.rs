@@ -28,6 +28,10 @@ pub mod key {
     pub const RETRY_TOPIC: &str = "RETRY_TOPIC";
     /// Offset message id of the first copy.
     pub const ORIGIN_MESSAGE_ID: &str = "ORIGIN_MESSAGE_ID";
+    /// Time of delivery of a delayed message, as Aliyun's clients name it.
+    pub const START_DELIVER_TIME: &str = "__STARTDELIVERTIME";
+    /// What keeps messages of an ordered topic together.
+    pub const SHARDING_KEY: &str = "__SHARDINGKEY";
     /// `true` on half messages.
     pub const TRAN_MSG: &str = "TRAN_MSG";
     /// The producer group.

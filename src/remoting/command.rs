@@ -29,6 +29,25 @@ pub mod version {
     pub const V4_9_4: i32 = 401;
     /// From here on a compressed registration ends with a section on static topics.
     pub const V5_0_0: i32 = 413;
+
+    /// Returns Java's name of a version. Source: RocketMQ `MQVersion.getVersionDesc`.
+    ///
+    /// From 4.0.0 on every release has two numbers, that of its snapshot first; the numbers of 3.x follow no rule and
+    /// are shown as they are.
+    pub fn name(version: i32) -> String {
+        const V4_0_0_SNAPSHOT: i32 = 212;
+        const HIGHER_VERSION: i32 = 612;
+        if version >= HIGHER_VERSION {
+            return "HIGHER_VERSION".into();
+        }
+        if version < V4_0_0_SNAPSHOT {
+            return format!("V3({version})");
+        }
+        let number = version - V4_0_0_SNAPSHOT;
+        let release = number / 2;
+        let snapshot = if number % 2 == 0 { "_SNAPSHOT" } else { "" };
+        format!("V{}_{}_{}{snapshot}", 4 + release / 100, release / 10 % 10, release % 10)
+    }
 }
 
 /// The language of a client. Source: RocketMQ `LanguageCode`.

@@ -5,7 +5,7 @@ fn stats(clock: &Clock) -> Stats {
 }
 
 fn put(count: usize, bytes: usize) -> Put {
-    Put { queue_id: QueueId(1), count, bytes, elapsed: Duration::ZERO }
+    Put { queue_id: QueueId(1), message_type: MessageType::Normal, count, bytes, elapsed: Duration::ZERO }
 }
 
 fn got(count: usize, next: u64) -> Got {
@@ -126,4 +126,40 @@ fn totals_are_noted_every_morning() {
     assert_eq!(stats.summary().put_days, Days { yesterday_morning: 0, today_morning: 5, now: 7 });
     pass(&stats, &clock, 86_400);
     assert_eq!(stats.summary().put_days, Days { yesterday_morning: 5, today_morning: 7, now: 7 });
+}
+
+#[test]
+fn totals_are_kept_by_type_and_group() {
+    let clock = Clock::manual(0);
+    let stats = stats(&clock);
+    let (topic, group) = (Topic::new("T"), Group::new("G"));
+    stats.put(&topic, put(2, 200));
+    stats.put(&topic, Put { message_type: MessageType::Fifo, ..put(1, 10) });
+    stats.got(&group, &topic, got(5, 7));
+    stats.put(&Topic::new("%RETRY%G"), put(1, 5000));
+    let mut totals = stats.by_topic();
+    totals.sort_by(|a, b| b.topic.cmp(&a.topic));
+    assert_eq!(totals[0].put, [(MessageType::Normal, 2, 200), (MessageType::Fifo, 1, 10)]);
+    assert_eq!(totals[0].got, [(group, 5, 100)]);
+    assert_eq!((totals.len(), totals[1].topic.as_str()), (2, "%RETRY%G"));
+    // Retries are no new messages.
+    let sizes: Vec<_> = stats.sizes().map(|(_, counts)| counts).collect();
+    let expected = Histogram::new(&SIZE_BOUNDS);
+    expected.record(100, 2);
+    assert_eq!(sizes[0], expected.counts());
+}
+
+#[test]
+fn types_are_told_by_properties() {
+    for (properties, name) in [
+        ("", "normal"),
+        ("TAGS\u{1}a\u{2}", "normal"),
+        ("TRAN_MSG\u{1}true\u{2}DELAY\u{1}1\u{2}", "transaction"),
+        ("TRAN_MSG\u{1}false\u{2}DELAY\u{1}1\u{2}", "delay"),
+        ("TIMER_DELIVER_MS\u{1}1\u{2}", "delay"),
+        ("__STARTDELIVERTIME\u{1}1\u{2}", "delay"),
+        ("__SHARDINGKEY\u{1}k\u{2}DELAY\u{1}1\u{2}", "fifo"),
+    ] {
+        assert_eq!(MessageType::of(&Properties::new(properties)).name(), name, "{properties}");
+    }
 }
