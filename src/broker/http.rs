@@ -94,6 +94,15 @@ impl Endpoints {
                 })
             })
             .collect();
+        for config in
+            configs.iter().filter(|config| !["DISABLE", "PROM"].contains(&&*config.metrics_exporter_type))
+        {
+            tracing::warn!(
+                broker_name = config.broker_name,
+                "metricsExporterType={}: only PROM is available; no metrics are exported",
+                config.metrics_exporter_type
+            );
+        }
         let (stop, stopping) = watch::channel(false);
         let mut endpoints = Self { members, addresses: Vec::new(), servers: Vec::new(), stop };
         for wanted in wanted(configs) {

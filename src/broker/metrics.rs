@@ -215,7 +215,7 @@ fn add_store(context: &Context, labels: &Labels, page: &mut Page) {
     let behind = |from: PhysicalOffset, to: PhysicalOffset| to.0.saturating_sub(from.0);
     // As Java's: all that is used of the file system, whoever uses it.
     if let Ok(usage) = context.disk.usage(&store.config().root) {
-        page.sample(&STORAGE_SIZE, labels, usage.total_bytes.saturating_sub(usage.free_bytes));
+        page.sample(&STORAGE_SIZE, labels, usage.used_bytes);
     }
     page.sample(&FLUSH_BEHIND, labels, behind(log.flushed(), log.written()));
     page.sample(&DISPATCH_BEHIND, labels, behind(store.dispatched(), log.committed()));
