@@ -6,13 +6,13 @@
 use std::sync::Arc;
 
 use super::context::Context;
-use super::offsets::later;
+use super::reply::{Reply, later};
 use super::response::Error;
 use crate::remoting::body::{RaftMember, RaftStatus};
 use crate::remoting::header::{
     RaftAddPeerRequestHeader, RaftPeerRequestHeader, RaftTransferLeaderRequestHeader,
 };
-use crate::remoting::{Answer, Command, ResponseCode};
+use crate::remoting::{Command, ResponseCode};
 use crate::replication::{self, GroupStatus, Replication, Role};
 
 /// GET_RAFT_STATUS.
@@ -22,7 +22,7 @@ pub(crate) fn status(context: &Context) -> Result<Command, Error> {
 }
 
 /// RAFT_ADD_PEER. Answers when the replica has a vote, which may take as long as copying the log.
-pub(crate) fn add_peer(context: &Arc<Context>, request: &Command) -> Result<Answer, Error> {
+pub(crate) fn add_peer(context: &Arc<Context>, request: &Command) -> Result<Reply, Error> {
     let RaftAddPeerRequestHeader { peer_id, peer_address } = request.header()?;
     if !is_host_and_port(&peer_address) {
         return Err(Error::InvalidParameter(format!("peerAddress={peer_address}: expected host:port")));
@@ -32,21 +32,21 @@ pub(crate) fn add_peer(context: &Arc<Context>, request: &Command) -> Result<Answ
 }
 
 /// RAFT_REMOVE_PEER.
-pub(crate) fn remove_peer(context: &Arc<Context>, request: &Command) -> Result<Answer, Error> {
+pub(crate) fn remove_peer(context: &Arc<Context>, request: &Command) -> Result<Reply, Error> {
     let RaftPeerRequestHeader { peer_id } = request.header()?;
     tracing::info!(peer = peer_id, "asked to remove a replica");
     Ok(lead(context, async move |group: Replication| group.remove_peer(peer_id).await))
 }
 
 /// RAFT_TRANSFER_LEADER. Answers when the other replica leads.
-pub(crate) fn transfer_leader(context: &Arc<Context>, request: &Command) -> Result<Answer, Error> {
+pub(crate) fn transfer_leader(context: &Arc<Context>, request: &Command) -> Result<Reply, Error> {
     let RaftTransferLeaderRequestHeader { peer_id } = request.header()?;
     tracing::info!(peer = peer_id, "asked to hand leadership over");
     Ok(lead(context, async move |group: Replication| group.transfer_leader(peer_id).await))
 }
 
 /// RAFT_REJOIN. Answers when the replica has a vote again.
-pub(crate) fn rejoin(context: &Arc<Context>, request: &Command) -> Result<Answer, Error> {
+pub(crate) fn rejoin(context: &Arc<Context>, request: &Command) -> Result<Reply, Error> {
     let RaftPeerRequestHeader { peer_id } = request.header()?;
     tracing::info!(peer = peer_id, "asked to take a replica back");
     Ok(lead(context, async move |group: Replication| group.rejoin(peer_id).await))
@@ -54,7 +54,7 @@ pub(crate) fn rejoin(context: &Arc<Context>, request: &Command) -> Result<Answer
 
 /// Carries out what only a leader can. It goes on when the client's connection closes: a change of the members that
 /// stops half way would leave a learner behind.
-fn lead<F>(context: &Arc<Context>, work: impl FnOnce(Replication) -> F + Send + 'static) -> Answer
+fn lead<F>(context: &Arc<Context>, work: impl FnOnce(Replication) -> F + Send + 'static) -> Reply
 where
     F: Future<Output = Result<(), replication::Error>> + Send + 'static,
 {
