@@ -177,18 +177,18 @@ async fn within<T>(
     }
 }
 
-/// Returns what a failed call says, down to its cause.
+/// Returns what a failed call says, and its first cause.
 fn describe(status: &Status) -> String {
-    let mut text = status.message().to_owned();
-    let mut source = status.source();
-    while let Some(error) = source {
-        let cause = error.to_string();
-        if !text.ends_with(&cause) {
-            text = format!("{text}: {cause}");
-        }
-        source = error.source();
+    let text = match status.message() {
+        "" => status.code().description(),
+        text => text,
+    };
+    let cause =
+        std::iter::successors(status.source(), |&error| error.source()).last().map(ToString::to_string);
+    match cause {
+        Some(cause) if !text.contains(&cause) => format!("{text}: {cause}"),
+        _ => text.to_owned(),
     }
-    if text.is_empty() { status.code().description().to_owned() } else { text }
 }
 
 fn endpoint(address: &str, connect: Duration) -> Result<Endpoint, String> {

@@ -211,7 +211,7 @@ impl wire::raft_server::Raft for Service {
     ) -> Result<Response<wire::TransferLeaderResponse>, Status> {
         let request = request.into_inner();
         let raft = self.raft(request.target.as_ref())?;
-        let request = wire::transfer_leader(request, self.replica.id)?;
+        let request = wire::transfer_leader(request)?;
         let response = raft.handle_transfer_leader(request).await.map_err(over)?;
         Ok(Response::new(response.into()))
     }

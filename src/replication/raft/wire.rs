@@ -240,7 +240,7 @@ impl TryFrom<SnapshotResponse> for raft::SnapshotResponse<Types> {
     }
 }
 
-/// Returns the request to take over as it is sent.
+/// Returns the request to let a replica take over as it is sent.
 pub(super) fn transfer_request(
     target: Target,
     request: &raft::TransferLeaderRequest<Types>,
@@ -249,16 +249,17 @@ pub(super) fn transfer_request(
         target: Some(target),
         from_leader: Some((*request.from_leader()).into()),
         last_log_id: request.last_log_id().copied().map(Into::into),
+        next_leader: *request.to_node_id(),
     }
 }
 
-/// Returns a received request to take over, which is for the replica `to`.
+/// Returns a received request to let a replica take over.
 pub(super) fn transfer_leader(
     request: TransferLeaderRequest,
-    to: u64,
 ) -> Result<raft::TransferLeaderRequest<Types>, Malformed> {
     let from = leader_vote(request.from_leader)?;
-    Ok(raft::TransferLeaderRequest::new(from, to, request.last_log_id.map(Into::into)))
+    let last_log_id = request.last_log_id.map(Into::into);
+    Ok(raft::TransferLeaderRequest::new(from, request.next_leader, last_log_id))
 }
 
 impl From<raft::TransferLeaderResponse<Types>> for TransferLeaderResponse {
@@ -421,8 +422,8 @@ mod tests {
     #[test]
     fn a_transfer_and_its_refusal_come_back_as_they_were_sent() {
         let asked = raft::TransferLeaderRequest::<Types>::new(leader(3), 2, Some(log_id(3, 1)));
-        let sent = transfer_request(Target::default(), &asked);
-        assert_eq!(transfer_leader(sent, 2).unwrap(), asked);
+        let sent = transfer_request(Target { to: 3, ..Target::default() }, &asked);
+        assert_eq!(transfer_leader(sent).unwrap(), asked);
         for answer in [
             Ok(()),
             Err(TransferLeaderError::VoteChanged { expected: leader(3), actual: types::Vote::new(4, 3) }),
