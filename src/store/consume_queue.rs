@@ -237,6 +237,15 @@ impl ConsumeQueue {
         Ok(())
     }
 
+    /// Returns the first offset whose record starts behind `position`.
+    pub(super) fn first_behind(&self, position: PhysicalOffset) -> Result<QueueOffset> {
+        let (min, max) = {
+            let state = self.lock();
+            (state.min, state.max())
+        };
+        self.first_at_or_after(min, max, position.plus(1)).map(QueueOffset)
+    }
+
     /// Returns the first offset of `from..to` whose record is at or behind `position`.
     fn first_at_or_after(&self, mut from: u64, mut to: u64, position: PhysicalOffset) -> Result<u64> {
         while from < to {

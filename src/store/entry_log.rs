@@ -310,6 +310,69 @@ impl EntryLog {
         Ok(entries)
     }
 
+    /// Returns the applied entry that `position` is in.
+    pub fn index_at(&self, position: PhysicalOffset) -> Result<Option<LogIndex>> {
+        let Some(queue) = self.queue() else { return Ok(None) };
+        let behind = queue.first_behind(position)?;
+        Ok(behind.0.checked_sub(1).filter(|index| *index >= queue.min_offset().0).map(LogIndex))
+    }
+
+    /// Puts the bytes of an applied entry back in their place, durably. They come from another replica and must be the
+    /// ones that were there: the entries before and behind say so.
+    pub fn mend(&self, bytes: &[u8]) -> Result<()> {
+        let position = position_of(bytes).ok_or_else(|| self.refused("it is too short"))?;
+        let head = decode_entry(bytes, position).map_err(|error| self.refused(error))?;
+        let index = head.index;
+        let known = self.queue().map(|queue| queue.entry(QueueOffset(index.0))).transpose()?.flatten();
+        if known.is_none_or(|known| known.position != position) || head.len() != bytes.len() {
+            return Err(self.refused(format!("entry {index} does not belong to {position}")));
+        }
+        let next = self.find(LogIndex(index.0 + 1));
+        if let Ok(Some((_, at, _))) = next {
+            let next = self.entries(LogIndex(index.0 + 1), LogIndex(index.0 + 2), 0)?;
+            let follows = next.first().is_some_and(|next| {
+                decode_head(&next.bytes, at).is_ok_and(|next| next.previous_crc == head.crc)
+            });
+            if !follows {
+                return Err(self.refused(format!("entry {index} is not the one that the next one follows")));
+            }
+        }
+        let segment = self.store.log.segment(position).ok_or_else(|| self.refused("its segment is gone"))?;
+        segment.write(position, bytes)?;
+        segment.file().sync_data().map_err(|error| Error::io("sync segment", segment.path(), error))?;
+        let end = position.plus(bytes.len() as u64);
+        let mut damages = self.store.damages.lock().unwrap_or_else(PoisonError::into_inner);
+        damages.retain(|damage| *damage < position || *damage >= end);
+        tracing::info!(%index, %position, "a damaged entry is mended");
+        Ok(())
+    }
+
+    /// Checks applied entries from `from` on, up to `bytes_max` bytes of them, and notes the damaged ones. Returns where
+    /// to go on, or `None` at the end. Blocks on the disk.
+    pub fn scrub(&self, from: LogIndex, bytes_max: usize) -> Result<Option<LogIndex>> {
+        let Some(queue) = self.queue() else { return Ok(None) };
+        let mut index = from.0.max(queue.min_offset().0);
+        let mut bytes = 0;
+        while bytes < bytes_max {
+            let Some(entry) = queue.entry(QueueOffset(index))? else { return Ok(None) };
+            let Some(segment) = self.store.log.segment(entry.position) else { return Ok(None) };
+            let checked = decode_entry(segment.tail(entry.position), entry.position);
+            bytes += match &checked {
+                Ok(head) if head.index.0 == index => head.len(),
+                Ok(_) => {
+                    self.store.report_damage(entry.position, &"another entry stands there");
+                    entry.size as usize
+                }
+                Err(error) => {
+                    self.store.report_damage(entry.position, error);
+                    entry.size as usize
+                }
+            };
+            index += 1;
+        }
+        Ok(Some(LogIndex(index)))
+    }
+
     /// Returns how many bytes wait to be written.
     pub fn unwritten(&self) -> u64 {
         self.end().0.saturating_sub(self.store.log.written().0)

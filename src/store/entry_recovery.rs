@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 
+use super::checkpoint::CheckpointState;
 use super::dispatch::Announce;
 use super::entry::{EntryError, EntryHead, decode_entry, decode_head};
 use super::entry_log::{EntryId, TailEntry, follows};
@@ -78,15 +79,15 @@ impl Store {
             found.damaged_below = known.filter(missing);
             self.cut(end, &reason)?;
         }
-        if end < visible {
-            return Err(Error::Corrupt {
-                path: self.config.commit_log.clone(),
-                reason: format!(
-                    "the log is damaged at {end}, below what was committed ({visible}): {reason}. Other replicas have \
-                     it: move the store away and take this replica back in with mqadmin rejoin"
-                ),
-            });
-        }
+        let visible = if end < visible {
+            tracing::error!(%end, committed = %visible, reason, "the log is damaged below what was committed");
+            self.queues.cut(end)?;
+            self.checkpoint.write(CheckpointState::default())?;
+            found.damaged_below = found.damaged_below.max(options.committed_index);
+            end
+        } else {
+            visible
+        };
         self.index.clip(visible);
         self.log.start_entries_at(end, plan.scan_from, visible);
         self.dispatched.store(visible.0, Ordering::Release);

@@ -22,6 +22,7 @@ mod segment;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError, RwLock};
@@ -132,6 +133,8 @@ pub struct Store {
     /// Held while a segment is made.
     growing: Mutex<()>,
     failure: OnceLock<String>,
+    /// Positions of committed records that cannot be read back, until they are mended.
+    damages: Mutex<BTreeSet<PhysicalOffset>>,
     listener: Listener,
     /// Held so that no other broker opens the same folder.
     _lock: Lock,
@@ -185,6 +188,18 @@ impl Store {
     /// Refuses messages until the disk has room again.
     fn set_full(&self) {
         self.full.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that what stands at `position` is damaged. Another replica of the group has it.
+    fn report_damage(&self, position: PhysicalOffset, reason: &dyn std::fmt::Display) {
+        if self.damages.lock().unwrap_or_else(PoisonError::into_inner).insert(position) {
+            tracing::error!(%position, %reason, "a record is damaged");
+        }
+    }
+
+    /// Returns the positions of damaged records.
+    pub fn damages(&self) -> Vec<PhysicalOffset> {
+        self.damages.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
     }
 
     /// Returns why the store must not be written any more: a failed sync or write.

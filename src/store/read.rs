@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-use super::{ConsumeQueue, Result, Store};
-use crate::message::Record;
+use super::{ConsumeQueue, Error, Result, Store};
+use crate::message::{Record, Scanned, scan};
 use crate::model::{PhysicalOffset, QueueId, QueueOffset, Topic};
 
 /// Entries looked at in one read, so that a filter that matches nothing cannot keep a thread for long.
@@ -158,6 +158,21 @@ impl Store {
                     continue;
                 }
                 match self.log.slice(entry.position, entry.size as usize) {
+                    Some(record) if self.entries && !self.is_good(&record, entry.position) => {
+                        // What was read before it is good; the next read begins at this one.
+                        read.next = QueueOffset(read.next.0 - 1);
+                        if !read.records.is_empty() {
+                            return Ok(());
+                        }
+                        return Err(Error::Corrupt {
+                            path: self.config.commit_log.clone(),
+                            reason: format!(
+                                "the message at {} is damaged; it is fetched from another replica, read it again in a \
+                                 moment",
+                                entry.position
+                            ),
+                        });
+                    }
                     Some(record) => {
                         read.bytes += record.len() as u64;
                         read.records.push(record);
@@ -169,6 +184,16 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Returns whether a record is what was stored; notes the damage if not.
+    fn is_good(&self, bytes: &[u8], position: PhysicalOffset) -> bool {
+        match scan(bytes, position) {
+            Scanned::Record(record) if record.total_size == bytes.len() => return true,
+            Scanned::Record(_) | Scanned::Blank(_) => self.report_damage(position, &"its length differs"),
+            Scanned::End(error) => self.report_damage(position, &error),
+        }
+        false
     }
 
     /// Returns the offset that belongs to a time. The queue's min if it has no messages.

@@ -175,6 +175,7 @@ impl Store {
             wanted_min: AtomicU64::new(0),
             growing: std::sync::Mutex::new(()),
             failure: OnceLock::new(),
+            damages: std::sync::Mutex::default(),
             listener,
             _lock: lock,
         })

@@ -10,7 +10,7 @@ use super::types::{LeaderId, LogId, Member, Membership, SnapshotMeta, StoredMemb
 use crate::env::{from_binary, to_binary};
 use crate::metadata::MetadataImage;
 use crate::model::{PhysicalOffset, QueueId, QueueOffset, Topic};
-use crate::store::QueueSeed;
+use crate::store::{EntryId, QueueSeed};
 
 const VERSION: u8 = 1;
 /// Bytes in front of a value in a file: magic, CRC-32 of the rest.
@@ -139,6 +139,20 @@ impl StateImage {
     pub(super) fn with_queues(mut self, queues: Vec<(Topic, Vec<u64>)>) -> Self {
         self.queues =
             queues.into_iter().map(|(topic, offsets)| (topic.as_str().to_owned(), offsets)).collect();
+        self
+    }
+
+    /// Returns whether it covers entries behind `last`.
+    pub(super) fn covers_more_than(&self, last: &EntryId) -> bool {
+        self.last.is_some_and(|own| own.index > last.index.0)
+    }
+
+    /// Returns the image as if it ended with `last`. Its tables are those of a later entry: applying the entries in
+    /// between once more leads to them again.
+    pub(super) fn cut_to(mut self, last: &EntryId, end: PhysicalOffset) -> Self {
+        self.last = Some(Id { term: last.term.0, index: last.index.0 });
+        self.crc = last.crc;
+        self.position = end.0;
         self
     }
 

@@ -71,6 +71,8 @@ pub(crate) struct Group {
     pub(super) role: watch::Sender<Role>,
     queue: Arc<AppendQueue>,
     pub(super) leader_changes: AtomicU64,
+    /// An entry that this replica lost and must have again before it votes.
+    pub(super) barrier: Mutex<Option<LogIndex>>,
     /// Handed to openraft when the replica takes part.
     machine: Mutex<Option<Machine>>,
     pub(super) stop: watch::Sender<bool>,
@@ -101,12 +103,12 @@ impl Group {
         let opened = blocking(move || open(store, listener, &meta, &group_name, id, sync, disk, clk)).await;
         let Opened { opened, files, replica, image, floor } = opened.map_err(failed)?;
         let OpenedEntries { store, log: entries, committer, damaged_below } = opened;
-        if let Some(index) = damaged_below {
+        let barrier = files.barrier().map_err(failed)?.max(damaged_below);
+        if let Some(index) = barrier {
             tracing::error!(
-                %index, "the log was damaged: this replica does not vote until it has the entries again"
+                %index, "the log was damaged: this replica does not vote until it has the entries up to this one again"
             );
-            let barrier = files.barrier().map_err(failed)?.max(Some(index)).unwrap_or(index);
-            files.save_barrier(barrier).map_err(failed)?;
+            files.save_barrier(index).map_err(failed)?;
         }
         let maintenance = Threads::start(&store)?;
         let (files, entries) = (Arc::new(files), Arc::new(entries));
@@ -136,6 +138,7 @@ impl Group {
             role: watch::channel(Role::Follower { term: Term(0), leader: None }).0,
             queue: Arc::new(AppendQueue::new(limits)),
             leader_changes: AtomicU64::new(0),
+            barrier: Mutex::new(barrier),
             machine: Mutex::new(Some(machine)),
             stop,
             tasks: Mutex::default(),
@@ -157,12 +160,16 @@ impl Group {
         let raft =
             Raft::new(self.settings.id, config, self.connections.clone(), self.log.clone(), machine).await;
         let raft = raft.map_err(|error| Error::Failed(format!("start Raft: {error}")))?;
+        if self.barrier().is_some() {
+            raft.runtime_config().elect(false);
+        }
         *self.outside.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let _ = self.raft.set(raft.clone());
         self.lock_tasks().extend([
             tokio::spawn(roles::run(Arc::clone(self), raft.clone())),
             tokio::spawn(roles::learn_addresses(Arc::clone(self))),
             tokio::spawn(roles::tend(Arc::clone(self), raft.clone())),
+            tokio::spawn(super::mend::run(Arc::clone(self))),
             tokio::spawn(propose(Arc::clone(self), raft.clone())),
             tokio::spawn(commit_notes(Arc::clone(self))),
         ]);
@@ -488,6 +495,10 @@ impl Group {
         closed.await.map_err(failed)
     }
 
+    pub(super) fn barrier(&self) -> Option<LogIndex> {
+        *self.barrier.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock_tasks(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -515,6 +526,14 @@ impl Local for Group {
 
     fn raft(&self) -> Option<Raft> {
         self.raft.get().cloned()
+    }
+
+    fn vote_refusal(&self) -> Option<String> {
+        let index = self.barrier()?;
+        Some(format!(
+            "n{} lost entries up to {index} and does not vote until it has them again",
+            self.settings.id
+        ))
     }
 
     fn fetch(&self, first: u64, last: u64) -> Result<Vec<Bytes>, String> {
@@ -594,11 +613,19 @@ fn open(
     let options = EntryOptions {
         sync,
         committed: PhysicalOffset(image.as_ref().map_or(0, |image| image.position)),
-        committed_index: committed.map(|id| LogIndex(id.index())).filter(|_| install.is_none()),
+        // Without syncs a power failure takes committed entries from all replicas: none could vote.
+        committed_index: committed.map(|id| LogIndex(id.index())).filter(|_| install.is_none() && sync),
         queues: seeds_of(floor.as_ref()),
         restart_at,
     };
     let opened = Store::open_entries(config, options, disk, clock, listener).map_err(io::Error::other)?;
+    let image = match (image, opened.log.last()) {
+        // The log was damaged and ends before the image: what follows is applied again.
+        (Some(image), Some(last)) if opened.damaged_below.is_some() && image.covers_more_than(&last) => {
+            Some(image.cut_to(&last, opened.log.end()))
+        }
+        (image, _) => image,
+    };
     let tables = image.as_ref().map_or_else(MetadataImage::default, |image| image.metadata.clone());
     metadata.restore(&tables).map_err(io::Error::other)?;
     if let Some(image) = &install {
@@ -626,7 +653,8 @@ fn config(settings: &GroupSettings) -> Result<Config, Error> {
         replication_lag_threshold: u64::MAX,
         max_payload_entries: 1024,
         install_snapshot_timeout: 10_000,
-        backoff: "20ms 50ms 100ms ...200ms".into(),
+        // A replica that was damaged may come back with less than it had; it does not vote then (`barrier`).
+        allow_log_reversion: Some(true),
         ..Config::default()
     };
     config.validate().map_err(|error| Error::Group(format!("the settings of the group: {error}")))

@@ -26,6 +26,12 @@ pub(super) async fn run(group: Arc<Group>) {
         joined || group.shared.entries.last().is_some() || group.shared.applied().is_some()
     };
     if known {
+        if group.barrier().is_some() {
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return,
+                () = super::mend::fetch_lost(&group) => {}
+            }
+        }
         match group.take_part().await {
             // Its process may have ended between the mark and the beginning of the group.
             Ok(raft) => match raft.is_initialized().await {

@@ -9,6 +9,7 @@ mod group;
 mod join;
 mod log;
 mod machine;
+mod mend;
 mod network;
 mod proposal;
 mod roles;

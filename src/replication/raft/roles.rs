@@ -127,6 +127,9 @@ pub(super) async fn tend(group: Arc<Group>, raft: Raft) {
         if let Some(limit) = group.shared.clock.instant().checked_sub(CONFIRM_LIMIT) {
             group.shared.waiting.give_up(limit);
         }
+        if let Err(error) = lift_barrier(&group, &raft).await {
+            tracing::error!(%error, "the mark that this replica may not vote was not removed; tried again");
+        }
         if let Err(error) = retain(&group, &raft).await {
             tracing::error!(%error, "old segments not deleted; tried again");
         }
@@ -134,6 +137,20 @@ pub(super) async fn tend(group: Arc<Group>, raft: Raft) {
             preferred_since = tokio::time::Instant::now();
         }
     }
+}
+
+/// Lets a replica vote again that has got back what it lost.
+async fn lift_barrier(group: &Arc<Group>, raft: &Raft) -> std::io::Result<()> {
+    let Some(index) = group.barrier() else { return Ok(()) };
+    if group.shared.applied().is_none_or(|applied| applied.index() < index.0) {
+        return Ok(());
+    }
+    let shared = Arc::clone(&group.shared);
+    blocking(move || shared.files.remove_barrier()).await?;
+    *group.barrier.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    raft.runtime_config().elect(true);
+    tracing::info!(%index, "the log is whole again: this replica votes");
+    Ok(())
 }
 
 /// Lets go of the segments that retention wants to go, once a snapshot says what they left behind.

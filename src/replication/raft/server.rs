@@ -48,6 +48,11 @@ pub(super) trait Local: Send + Sync + 'static {
     /// Returns its Raft, or `None` as long as it does not take part in the group.
     fn raft(&self) -> Option<Raft>;
 
+    /// Returns why this replica may not vote, if it may not.
+    fn vote_refusal(&self) -> Option<String> {
+        None
+    }
+
     /// Returns the bytes of committed entries, from `first` on and not behind `last`: at least one, and not much more
     /// than fits one message (32 MiB). May block. An error says why there are none.
     fn fetch(&self, first: u64, last: u64) -> Result<Vec<Bytes>, String>;
@@ -122,6 +127,15 @@ struct Service {
 }
 
 impl Service {
+    /// Like [`Service::raft`], for a request that wants a vote.
+    fn voter(&self, target: Option<&wire::Target>) -> Result<Raft, Status> {
+        let raft = self.raft(target)?;
+        match self.local.vote_refusal() {
+            Some(reason) => Err(Status::unavailable(reason)),
+            None => Ok(raft),
+        }
+    }
+
     fn raft(&self, target: Option<&wire::Target>) -> Result<Raft, Status> {
         self.replica.check(target)?;
         self.local.raft().ok_or_else(|| {
@@ -155,7 +169,7 @@ impl wire::raft_server::Raft for Service {
         request: Request<wire::VoteRequest>,
     ) -> Result<Response<wire::VoteResponse>, Status> {
         let request = request.into_inner();
-        let raft = self.raft(request.target.as_ref())?;
+        let raft = self.voter(request.target.as_ref())?;
         let response = raft.pre_vote(request.try_into()?).await.map_err(over)?;
         Ok(Response::new(response.into()))
     }
@@ -165,7 +179,7 @@ impl wire::raft_server::Raft for Service {
         request: Request<wire::VoteRequest>,
     ) -> Result<Response<wire::VoteResponse>, Status> {
         let request = request.into_inner();
-        let raft = self.raft(request.target.as_ref())?;
+        let raft = self.voter(request.target.as_ref())?;
         let response = raft.vote(request.try_into()?).await.map_err(over)?;
         Ok(Response::new(response.into()))
     }
