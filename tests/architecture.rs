@@ -13,8 +13,8 @@ const EDGES: [(&str, &[&str]); 13] = [
     ("message", &["env", "model"]),
     ("remoting", &["fields", "model"]),
     ("metadata", &["env", "model", "remoting"]),
-    ("store", &["env", "message", "model"]),
-    ("replication", &["env", "metadata", "model", "store"]),
+    ("store", &["env", "message", "metrics", "model"]),
+    ("replication", &["env", "metadata", "metrics", "model", "store"]),
     (
         "broker",
         &["config", "env", "message", "metadata", "metrics", "model", "remoting", "replication", "store"],

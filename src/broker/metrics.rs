@@ -42,6 +42,18 @@ const PRODUCER_CONNECTIONS: Metric = Metric::gauge("rocketmq_producer_connection
 const CONSUMER_CONNECTIONS: Metric = Metric::gauge("rocketmq_consumer_connections", "Consumer connections");
 
 const LAG_MESSAGES: Metric = Metric::gauge("rocketmq_consumer_lag_messages", "Consumer lag messages");
+const WRITE_LATENCY: Metric =
+    Metric::histogram("rocketmq_log_write_latency_seconds", "One write to the CommitLog");
+const SYNC_LATENCY: Metric =
+    Metric::histogram("rocketmq_log_sync_latency_seconds", "One sync of the CommitLog");
+const COMMIT_LATENCY: Metric = Metric::histogram(
+    "rocketmq_raft_commit_latency_seconds",
+    "From the proposal of an entry by the leader until it is visible",
+);
+const DAMAGED: Metric = Metric::gauge(
+    "rocketmq_log_damaged_records",
+    "Records found damaged and not yet mended from another replica",
+);
 const LAG_LATENCY: Metric = Metric::gauge("rocketmq_consumer_lag_latency_milliseconds", "Consumer lag time");
 const INFLIGHT_MESSAGES: Metric =
     Metric::gauge("rocketmq_consumer_inflight_messages", "Consumer inflight messages");
@@ -222,6 +234,12 @@ fn add_store(context: &Context, labels: &Labels, page: &mut Page) {
     if let Some(stored_ms) = store.store_timestamp(log.min()).filter(|stored_ms| *stored_ms > 0) {
         page.sample(&RESERVE_TIME, labels, context.clock.now_ms() - stored_ms);
     }
+    page.histogram(&WRITE_LATENCY, labels, &store.latencies().write.counts());
+    page.histogram(&SYNC_LATENCY, labels, &store.latencies().sync.counts());
+    if let Some(commits) = context.replication.commit_latency() {
+        page.histogram(&COMMIT_LATENCY, labels, &commits.counts());
+    }
+    page.sample(&DAMAGED, labels, store.damages().len());
     page.sample(&STORAGE_FULL, labels, u8::from(store.is_full()));
     page.sample(&LOG_MIN, labels, log.min());
     page.sample(&LOG_MAX, labels, log.committed());

@@ -26,6 +26,7 @@ pub use status::{GroupStatus, MemberStatus, ReplicaState};
 
 use crate::env::{Clock, Disk};
 use crate::metadata::{self, Metadata, MetadataCommand};
+use crate::metrics::Histogram;
 use crate::model::Term;
 use crate::store::{self, Draft, Listener, Opened, Store, StoreConfig};
 
@@ -248,6 +249,11 @@ impl Replication {
     /// Returns the state of the group, or `None` for a broker without replicas.
     pub fn status(&self) -> Option<GroupStatus> {
         self.group().ok().map(|group| group.status())
+    }
+
+    /// Returns how long entries take from their proposal by this replica until they are visible, in a group.
+    pub fn commit_latency(&self) -> Option<&Histogram> {
+        self.group().ok().map(raft::Group::commit_latency)
     }
 
     /// Makes another replica a member: a learner first, then a voter. `address` is its Raft port.

@@ -279,10 +279,14 @@ impl Writer {
     }
 
     fn write(&self, start: PhysicalOffset, parts: &[&[u8]]) -> Result<()> {
-        self.active
+        let started = self.store.clock.instant();
+        let written = self
+            .active
             .file()
             .write_all_vectored_at(parts, start.0 - self.active.base().0)
-            .map_err(|error| Error::io("write segment", self.active.path(), error))
+            .map_err(|error| Error::io("write segment", self.active.path(), error));
+        self.store.latencies.write.observe(self.store.clock.elapsed(started));
+        written
     }
 
     fn make_room(&mut self, len: usize) -> Result<()> {

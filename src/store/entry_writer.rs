@@ -189,11 +189,14 @@ impl Writer<'_> {
         let (start, end) = (*start, last.plus(last_bytes.len() as u64));
         self.with_room(queue, || {
             let segment = self.store.ensure_segment_of(start)?;
+            let started = self.store.clock.instant();
             let parts: Vec<&[u8]> = run.iter().map(|(_, bytes)| &bytes[..]).collect();
             segment
                 .file()
                 .write_all_vectored_at(&parts, start.0 - segment.base().0)
-                .map_err(|error| Error::io("write segment", segment.path(), error))
+                .map_err(|error| Error::io("write segment", segment.path(), error))?;
+            self.store.latencies.write.observe(self.store.clock.elapsed(started));
+            Ok(())
         })?;
         self.store.log.set_written(end);
         run.clear();

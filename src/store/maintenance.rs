@@ -91,7 +91,13 @@ impl Store {
     /// Syncs the log; a failure poisons the store. Blocks on the disk.
     pub fn flush_log(&self) -> Result<PhysicalOffset> {
         self.check_usable()?;
-        self.log.flush().inspect_err(|error| self.poison(error.to_string()))
+        let started = self.clock.instant();
+        let dirty = self.log.flushed() < self.log.written();
+        let flushed = self.log.flush().inspect_err(|error| self.poison(error.to_string()));
+        if dirty {
+            self.latencies.sync.observe(self.clock.elapsed(started));
+        }
+        flushed
     }
 
     /// Flushes the log, writes out queue entries, and makes a checkpoint if one is due.

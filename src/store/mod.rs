@@ -42,6 +42,7 @@ pub use recovery::{EntryOptions, Opened, OpenedEntries, QueueSeed};
 pub use retention::Retention;
 
 use crate::env::{Clock, Disk, Lock};
+use crate::metrics::Histogram;
 use crate::model::PhysicalOffset;
 use checkpoint::Checkpoint;
 
@@ -102,6 +103,15 @@ impl StoreConfig {
     }
 }
 
+/// How long the disk takes.
+#[derive(Debug)]
+pub struct Latencies {
+    /// One write of records, to the page cache.
+    pub write: Histogram,
+    /// One sync of all that was written since the last.
+    pub sync: Histogram,
+}
+
 /// An open store.
 #[derive(Debug)]
 pub struct Store {
@@ -133,6 +143,7 @@ pub struct Store {
     /// Held while a segment is made.
     growing: Mutex<()>,
     failure: OnceLock<String>,
+    latencies: Latencies,
     /// Positions of committed records that cannot be read back, until they are mended.
     damages: Mutex<BTreeSet<PhysicalOffset>>,
     listener: Listener,
@@ -164,6 +175,11 @@ impl Store {
     /// Returns the clock that store times come from.
     pub fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    /// Returns how long the disk takes.
+    pub fn latencies(&self) -> &Latencies {
+        &self.latencies
     }
 
     /// Changes when segments are deleted, from the next look on. The time between two looks stays.

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::env::{Clock, Disk};
 use crate::message::{Record, RecordError, Scanned, scan};
+use crate::metrics::Histogram;
 use crate::model::{LogIndex, PhysicalOffset, QueueId, QueueOffset, Topic};
 
 /// Bytes of a cut tail that are kept for the operator.
@@ -175,6 +176,7 @@ impl Store {
             wanted_min: AtomicU64::new(0),
             growing: std::sync::Mutex::new(()),
             failure: OnceLock::new(),
+            latencies: super::Latencies { write: Histogram::of_latencies(), sync: Histogram::of_latencies() },
             damages: std::sync::Mutex::default(),
             listener,
             _lock: lock,

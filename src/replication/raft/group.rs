@@ -24,6 +24,7 @@ use super::types::{Member, Proposal, Raft, Types, committed_leader};
 use super::{roles, wire};
 use crate::env::{Clock, Disk, Random};
 use crate::metadata::{Metadata, MetadataCommand, MetadataImage};
+use crate::metrics::Histogram;
 use crate::model::{LogIndex, PhysicalOffset, Term};
 use crate::replication::pending::{PendingAppend, PendingChange};
 use crate::replication::queue::AppendQueue;
@@ -382,6 +383,10 @@ impl Group {
         members.get_node(&id).map(|member| member.raft_address.clone()).or_else(|| {
             self.settings.peers.iter().find(|peer| peer.id == id).map(|peer| peer.address.clone())
         })
+    }
+
+    pub(crate) fn commit_latency(&self) -> &Histogram {
+        &self.shared.commit_latency
     }
 
     pub(crate) fn status(&self) -> GroupStatus {

@@ -22,6 +22,7 @@ use super::types::{
 };
 use crate::env::Clock;
 use crate::metadata::{Metadata, decode_commands};
+use crate::metrics::Histogram;
 use crate::model::{LogIndex, PhysicalOffset, Term, Topic};
 use crate::store::{Committer, EntryHead, EntryId, EntryKind, EntryLog, QueueSeed, Store, decode_head};
 
@@ -37,6 +38,8 @@ pub(super) struct Shared {
     pub(super) files: Arc<Files>,
     pub(super) waiting: Arc<Waiting>,
     pub(super) clock: Clock,
+    /// From the proposal of an entry to its being visible.
+    pub(super) commit_latency: Histogram,
     /// Term of the last applied entry.
     pub(super) applied_term: watch::Sender<u64>,
     applied: Mutex<Applied>,
@@ -81,6 +84,7 @@ impl Shared {
             metadata,
             files,
             waiting: Arc::default(),
+            commit_latency: Histogram::of_latencies(),
             clock,
             applied_term: watch::channel(last.map_or(0, |last| term_of(&last))).0,
             applied: Mutex::new(applied),
@@ -196,7 +200,9 @@ impl Machine {
         self.shared.entries.applied(LogIndex(entry.log_id.index()));
         let term = term_of(&entry.log_id);
         self.shared.applied_term.send_if_modified(|known| std::mem::replace(known, term) != term);
-        self.shared.waiting.applied(entry.log_id.index());
+        if let Some(proposed) = self.shared.waiting.applied(entry.log_id.index()) {
+            self.shared.commit_latency.observe(self.shared.clock.elapsed(proposed));
+        }
         Ok(())
     }
 

@@ -134,12 +134,12 @@ impl Waiting {
         self.lock().insert(index, answers);
     }
 
-    /// The entry is applied.
-    pub(super) fn applied(&self, index: u64) {
-        let answers = self.lock().remove(&index);
-        if let Some(answers) = answers {
-            answers.finish(&Ok(()));
-        }
+    /// The entry is applied. Returns how long ago it was proposed, on the leader that did.
+    pub(super) fn applied(&self, index: u64) -> Option<Instant> {
+        let answers = self.lock().remove(&index)?;
+        let since = answers.since;
+        answers.finish(&Ok(()));
+        since
     }
 
     /// The entries behind `last` were taken back: they will never be committed.
