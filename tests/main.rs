@@ -7,6 +7,7 @@ mod broker_admin;
 mod compat;
 mod consumers;
 mod group_admin;
+mod demo;
 mod harness;
 mod http;
 mod kill;

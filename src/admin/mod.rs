@@ -6,6 +6,7 @@
 mod broker;
 mod cluster;
 mod connection;
+pub mod demo;
 mod group;
 mod message;
 mod namesrv;

@@ -111,7 +111,7 @@ impl UpdateTopic {
 }
 
 /// Makes or changes a topic on one broker.
-async fn put_topic(session: &Session, address: &str, config: &TopicConfig) -> Result<()> {
+pub(super) async fn put_topic(session: &Session, address: &str, config: &TopicConfig) -> Result<()> {
     let attributes = config.attributes.iter().map(|(key, value)| match value.as_str() {
         "" => key.clone(),
         value => format!("{key}={value}"),

@@ -11,6 +11,7 @@ Usage: quorate <COMMAND> [OPTIONS]
 
 Commands:
   up        Start a name server and a replicated broker group on this machine
+  demo      Kill the leader of a group under load, and show what survived
   namesrv   Run a name server, as mqnamesrv does
   broker    Run brokers, as mqbroker does
   mqadmin   Ask and change a cluster, as mqadmin does
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
     let command = args.remove(1);
     match command.to_str() {
         Some("up") => quorate::admin::up::main(args),
+        Some("demo") => quorate::admin::demo::main(args),
         Some("namesrv") => quorate::namesrv::run_main(args),
         Some("broker") => quorate::broker::run_main(args),
         Some("mqadmin") => quorate::admin::main(args),

@@ -83,6 +83,11 @@ impl Child {
         End { how: format!("{} (pid {}) {how}", self.name, self.pid), killed, last_lines }
     }
 
+    /// Kills the process with SIGKILL and waits until it is gone.
+    pub(super) async fn kill(mut self) -> Result<()> {
+        self.process.kill().await.with_context(|| format!("kill the {}", self.name))
+    }
+
     async fn last_lines(&mut self) -> Vec<String> {
         let Some(log) = self.log.as_mut() else { return Vec::new() };
         let ended = timeout(LAST_WORDS_WITHIN, log).await;

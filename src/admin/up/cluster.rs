@@ -65,6 +65,20 @@ impl Cluster {
         &self.plan
     }
 
+    pub(in crate::admin) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Whether it is one broker without replicas.
+    pub(in crate::admin) fn is_single(&self) -> bool {
+        self.plan.is_single()
+    }
+
+    /// Returns the names of the nodes, `n0` first.
+    pub(in crate::admin) fn names(&self) -> Vec<String> {
+        self.plan.nodes.iter().map(|node| node.name.clone()).collect()
+    }
+
     /// Starts all, and waits until every group has a leader that the name server knows. A child that ends before is an
     /// error.
     pub(in crate::admin) async fn start(&mut self) -> Result<()> {
@@ -88,6 +102,51 @@ impl Cluster {
         let pid = child.pid();
         self.nodes[node] = Process { child: Some(child), started: Some(Instant::now()), again: None };
         Ok(pid)
+    }
+
+    /// Kills the process of a node with SIGKILL, and waits until it is gone.
+    pub(in crate::admin) async fn kill_node(&mut self, node: usize) -> Result<()> {
+        match self.nodes[node].child.take() {
+            Some(child) => child.kill().await,
+            None => bail!("{} does not run", self.plan.nodes[node].name),
+        }
+    }
+
+    /// Returns the node that the name server says leads a group, and that runs.
+    pub(in crate::admin) async fn leader_of(&mut self, group: &str) -> Option<usize> {
+        self.look().await?;
+        let address = self.leaders.get(group)?;
+        let leads = |node: &Node| {
+            node.brokers.iter().any(|broker| broker.group == group && broker.address == *address)
+        };
+        let node = self.plan.nodes.iter().position(leads)?;
+        self.nodes[node].child.is_some().then_some(node)
+    }
+
+    /// Returns the addresses of all replicas of each group, in the order of the nodes.
+    pub(in crate::admin) fn groups(&self) -> BTreeMap<String, Vec<String>> {
+        let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for Broker { group, address, .. } in self.plan.nodes.iter().flat_map(|node| &node.brokers) {
+            groups.entry(group.clone()).or_default().push(address.clone());
+        }
+        groups
+    }
+
+    /// Returns where the name server says that the leader of a group is.
+    pub(in crate::admin) async fn leader_address(&mut self, group: &str) -> Option<String> {
+        self.look().await?;
+        self.leaders.get(group).cloned()
+    }
+
+    /// Waits for a time. A child that ends meanwhile is an error.
+    pub(in crate::admin) async fn rest(&mut self, time: Duration) -> Result<()> {
+        tokio::select! {
+            () = tokio::time::sleep(time) => Ok(()),
+            ended = self.any_ends() => match ended {
+                Ended::Namesrv(end) | Ended::Node(_, end) => bail!("{}", self.name(&end)),
+                Ended::Again(_) => Ok(()),
+            },
+        }
     }
 
     /// Asks the name server who leads, and returns all addresses that it knows.

@@ -24,7 +24,7 @@ pub(super) use cluster::Cluster;
 pub(super) use plan::Plan;
 
 /// Starts a name server and three replicas of a broker group here and keeps them until Ctrl-C
-#[derive(Debug, Parser)]
+#[derive(Debug, Clone, Parser)]
 #[command(name = "quorate up", bin_name = "quorate up")]
 pub(super) struct Options {
     /// Where messages, settings and logs are kept; used again, it goes on with what is there
@@ -77,7 +77,7 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
 
 async fn run(options: &Options) -> Result<()> {
     let plan = Plan::of(options)?;
-    ports::check(&plan.ports())?;
+    plan.check_ports()?;
     plan.write_files()?;
     let mut signals = Signals::listen()?;
     let mut cluster = Cluster::new(plan);

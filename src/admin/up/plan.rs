@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use super::Options;
 use super::child::Program;
 use super::layout::{Layout, Member, items};
-use super::ports::Port;
+use super::ports::{self, Port};
 use crate::config::{self, BrokerConfig, Environment, Loaded, Sources};
 use crate::env::Disk;
 
@@ -187,8 +187,13 @@ impl Plan {
         Ok(())
     }
 
+    /// Fails if a port that will be listened on is taken, and says by whom.
+    pub(in crate::admin) fn check_ports(&self) -> Result<()> {
+        ports::check(&self.ports())
+    }
+
     /// Returns all ports that will be listened on.
-    pub(super) fn ports(&self) -> Vec<Port> {
+    fn ports(&self) -> Vec<Port> {
         let port = |number, what: &str| Port { host: self.bind_host.clone(), number, what: what.to_owned() };
         let mut ports = vec![port(self.namesrv_port, "name server")];
         for node in &self.nodes {
