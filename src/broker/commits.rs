@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::Broker;
+use super::roles::changed;
 use crate::metadata::MetadataCommand;
 use crate::model::{Group, QueueId, QueueOffset, Topic};
 use crate::remoting::header::UpdateConsumerOffsetRequestHeader;
@@ -58,7 +59,7 @@ pub(crate) async fn run(broker: Arc<Broker>, mut stop: watch::Receiver<bool>) {
     loop {
         let stopped = tokio::select! {
             _ = stop.wait_for(|stop| *stop) => true,
-            changed = role.changed() => changed.is_err(),
+            () = changed(&mut role) => false,
             () = tokio::time::sleep(INTERVAL) => false,
         };
         hand_on(&broker).await;

@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::response::Error;
+use super::roles::{becomes, changed};
 use crate::config::BrokerConfig;
 use crate::model::Term;
 use crate::remoting::{
@@ -191,9 +192,7 @@ impl Forward {
                 }
             };
             tokio::select! {
-                changed = role.changed() => if changed.is_err() {
-                    return Err(replication::Error::Stopped.into());
-                },
+                () = changed(&mut role) => {}
                 () = retry => {}
                 () = sleep_until(errand.leader_until) => {}
             }
@@ -233,7 +232,7 @@ impl Forward {
                 }
             },
             // A host that is gone lets callers wait for seconds; meanwhile there is a new leader.
-            _ = role.changed() => {
+            () = changed(role) => {
                 role.mark_changed();
                 return Handed::NotDone;
             }
@@ -340,9 +339,7 @@ async fn until_deposed(
     let mut seen = role.clone();
     tokio::select! {
         answer = &mut answer => return answer,
-        deposed = async { seen.wait_for(deposed).await.is_ok() } => if !deposed {
-            return answer.await;
-        },
+        () = becomes(&mut seen, deposed) => {}
     }
     let until = Instant::now() + DEPOSED_WAIT;
     let late = || CallError::Timeout { address: leader.to_owned(), after: patience.min(DEPOSED_WAIT) };

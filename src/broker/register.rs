@@ -16,6 +16,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::context::Context;
+use super::roles::changed;
 use crate::config::BrokerConfig;
 use crate::model::{DataVersion, Perm, Term, TopicConfig};
 use crate::remoting::body::{RegisterBrokerBody, TopicConfigAndMappingSerializeWrapper};
@@ -131,14 +132,11 @@ pub(crate) async fn run(
         };
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => break,
-            changed = rounds.wanted.changed() => match changed {
+            wanted = rounds.wanted.changed() => match wanted {
                 Ok(()) => servers.values_mut().for_each(|server| server.due = Instant::now()),
                 Err(_) => break,
             },
-            changed = role.changed() => match changed {
-                Ok(()) => role_since = Instant::now(),
-                Err(_) => break,
-            },
+            () = changed(&mut role) => role_since = Instant::now(),
             Some(called) = calls.join_next() => if let Ok(called) = called {
                 let Called { address, number, refused } = called;
                 if let Some(server) = servers.get_mut(&address).filter(|server| server.number == number) {

@@ -1,5 +1,6 @@
 //! What a change of the role sets in motion, and services that run on the leader only.
 
+use std::future::pending;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -7,6 +8,21 @@ use tokio::sync::watch;
 use super::Broker;
 use super::context::Context;
 use crate::replication::{LeaderPermit, Role};
+
+/// Waits until the role changes. A role whose source is gone never does: that of a broker without replicas, or of one
+/// that stops.
+pub(crate) async fn changed(role: &mut watch::Receiver<Role>) {
+    if role.changed().await.is_err() {
+        pending().await
+    }
+}
+
+/// Waits until the role is as wanted, in the same way.
+pub(crate) async fn becomes(role: &mut watch::Receiver<Role>, wanted: impl FnMut(&Role) -> bool) {
+    if role.wait_for(wanted).await.is_err() {
+        pending().await
+    }
+}
 
 /// Follows the role until told to stop. What only the leader gives away is gone when another one may lead: it would
 /// contradict what that one gives.
@@ -16,7 +32,7 @@ pub(crate) async fn watch(broker: Arc<Broker>, mut stop: watch::Receiver<bool>) 
     loop {
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
-            changed = role.changed() => if changed.is_err() { return },
+            () = changed(&mut role) => {}
         }
         let now = role.borrow_and_update().clone();
         match &now {
@@ -46,7 +62,7 @@ pub(crate) async fn while_leading<F>(
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => return,
-            leads = role.wait_for(Role::is_leader) => if leads.is_err() { return },
+            () = becomes(&mut role, Role::is_leader) => {}
         }
         let Ok(permit) = context.replication.permit() else {
             tokio::task::yield_now().await;
@@ -59,7 +75,7 @@ pub(crate) async fn while_leading<F>(
         };
         tokio::select! {
             biased;
-            ended = role.wait_for(|role| *role != Role::Leader(permit.term())) => if ended.is_err() { return },
+            () = becomes(&mut role, |role| *role != Role::Leader(permit.term())) => {}
             () = run_and_stop => return,
         }
     }
