@@ -80,6 +80,8 @@ pub(super) struct RouteTable {
     lives: HashMap<Member, Life>,
     filter_servers: HashMap<Member, Vec<String>>,
     static_topics: BTreeMap<Topic, BTreeMap<String, TopicQueueMappingInfo>>,
+    /// The highest term in which a master of a group registered, by brokerName, for as long as the group has members.
+    master_terms: BTreeMap<String, i64>,
     /// When [`RouteTable::expire`] looked last.
     looked_ms: Option<i64>,
 }
@@ -163,6 +165,7 @@ impl RouteTable {
     /// Removes a group that has no member left, and its queues.
     fn remove_group(&mut self, broker_name: &str) {
         self.brokers.remove(broker_name);
+        self.master_terms.remove(broker_name);
         self.clusters.retain(|_, names| {
             names.remove(broker_name);
             !names.is_empty()

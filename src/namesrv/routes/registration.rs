@@ -62,6 +62,9 @@ impl RouteTable {
             warn!(broker_name, peer = member.address, "refuse a broker, there are too many");
             return Err(Refused::Full);
         }
+        if self.is_of_the_past(&registration) {
+            return Ok(Registered::default());
+        }
         self.clusters.entry(member.cluster.clone()).or_default().insert(broker_name.clone());
         let new_group = !self.brokers.contains_key(broker_name);
         let group = self.brokers.entry(broker_name.clone()).or_insert_with(|| BrokerData {
@@ -108,6 +111,9 @@ impl RouteTable {
             return Err(Refused::NotRegistered);
         }
         let holder = group.broker_addrs.insert(broker_id, member.address.clone());
+        if broker_id == MASTER_ID {
+            self.master_terms.insert(broker_name.clone(), registration.table.data_version.state_version);
+        }
         let min_id = group.broker_addrs.keys().next().copied();
         let everybody: BTreeMap<i64, String> = group.broker_addrs.clone();
 
@@ -119,6 +125,25 @@ impl RouteTable {
             self.take_topics(&registration, new, prime_slave && acting_master);
         }
         Ok(self.finish(registration, previous_min, &everybody))
+    }
+
+    /// Returns whether a master was elected in a later term than the one that registers, and takes nothing of it then.
+    ///
+    /// Java compares it with the master that is registered at the moment, if any. That one may be gone before the
+    /// leader of the past has heard of it, so here the highest term counts for as long as the group has members.
+    fn is_of_the_past(&mut self, registration: &Registration) -> bool {
+        let Registration { member, broker_name, broker_id, .. } = registration;
+        let term = registration.table.data_version.state_version;
+        let newest = self.master_terms.get(broker_name).copied();
+        if *broker_id != MASTER_ID || newest.is_none_or(|newest| newest <= term) {
+            return false;
+        }
+        warn!(broker_name, peer = member.address, term, newest, "ignore a master of the past");
+        let is_member = |group: &BrokerData| group.broker_addrs.values().any(|a| *a == member.address);
+        if !self.brokers.get(broker_name).is_some_and(is_member) {
+            self.lives.remove(member);
+        }
+        true
     }
 
     fn take_topics(&mut self, registration: &Registration, new: bool, read_only: bool) {

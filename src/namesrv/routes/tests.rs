@@ -106,12 +106,77 @@ fn older_term_does_not_take_the_id_of_a_newer_leader() {
 }
 
 #[test]
-fn holder_of_an_id_that_is_not_alive_does_not_fence() {
+fn follower_of_an_older_term_does_not_take_the_id_of_another_one() {
     let mut table = RouteTable::default();
-    table.register(with_version(registration(0, "old", &["T", "U"]), 9, 1)).unwrap();
+    table.register(with_version(registration(1, "one", &["T", "U"]), 9, 1)).unwrap();
+    table.register(with_version(registration(1, "other", &["T", "U"]), 1, 1)).unwrap();
+    assert_eq!(group(&table), "1=one");
+    // One that is not alive fences nobody.
     table.lives.clear();
-    table.register(with_version(registration(0, "new", &["T", "U"]), 1, 1)).unwrap();
-    assert_eq!(group(&table), "0=new");
+    table.register(with_version(registration(1, "other", &["T", "U"]), 1, 1)).unwrap();
+    assert_eq!(group(&table), "1=other");
+}
+
+/// A group of three whose leader `a` of term 5 was followed by `b` in term 6.
+fn after_a_switch() -> RouteTable {
+    let mut table = RouteTable::default();
+    table.register(with_version(registration(0, "a", &["T", "U"]), 5, 1)).unwrap();
+    table.register(with_version(registration(2, "b", &["T", "U"]), 5, 1)).unwrap();
+    table.register(with_version(registration(3, "c", &["T", "U"]), 5, 1)).unwrap();
+    let new = Registration { connection: 2, ..with_version(registration(0, "b", &["T", "U"]), 6, 1) };
+    table.register(new).unwrap();
+    assert_eq!(group(&table), "0=b 3=c");
+    table
+}
+
+#[test]
+fn leader_of_the_past_never_takes_the_route_back() {
+    type Change = fn(&mut RouteTable);
+    let changes: [(&str, Change, &str); 5] = [
+        ("nothing happened", |_| {}, "0=b 3=c"),
+        ("the new leader died", |table| drop(table.disconnected(2)), "3=c"),
+        ("the new leader stopped", |table| drop(table.unregister("broker", &member("b"))), "3=c"),
+        (
+            "the new leader follows an unknown third one",
+            |table| drop(table.register(with_version(registration(2, "b", &[]), 7, 1))),
+            "2=b 3=c",
+        ),
+        (
+            "the leader of the past had registered as a follower",
+            |table| drop(table.register(with_version(registration(1, "a", &[]), 6, 1))),
+            "0=b 1=a 3=c",
+        ),
+    ];
+    for (what, change, expected) in changes {
+        let mut table = after_a_switch();
+        change(&mut table);
+        let late = with_version(registration(0, "a", &["T", "U", "V"]), 5, 9);
+        assert_eq!(table.register(late).unwrap(), Registered::default(), "{what}");
+        assert_eq!((group(&table).as_str(), perms(&table, "V").as_str()), (expected, ""), "{what}");
+        // It leads again, in a term of its own.
+        table.register(with_version(registration(0, "a", &["T", "U", "V"]), 8, 1)).unwrap();
+        assert_eq!((group(&table).split(' ').next(), perms(&table, "V").as_str()), (Some("0=a"), "broker:6"));
+    }
+}
+
+#[test]
+fn follower_s_term_keeps_no_leader_out() {
+    let mut table = RouteTable::default();
+    table.register(with_version(registration(0, "a", &["T", "U"]), 5, 1)).unwrap();
+    // It was cut off, and asked for votes in vain.
+    table.register(with_version(registration(2, "b", &["T", "U"]), 99, 1)).unwrap();
+    table.register(with_version(registration(0, "c", &["T", "U"]), 6, 1)).unwrap();
+    assert_eq!(group(&table), "0=c 2=b");
+}
+
+#[test]
+fn group_that_begins_anew_begins_with_any_term() {
+    let mut table = after_a_switch();
+    for address in ["a", "b", "c"] {
+        table.unregister("broker", &member(address));
+    }
+    table.register(with_version(registration(0, "a", &["T", "U"]), 1, 1)).unwrap();
+    assert_eq!(group(&table), "0=a");
 }
 
 #[test]
