@@ -14,7 +14,7 @@ const EDGES: [(&str, &[&str]); 13] = [
     ("remoting", &["fields", "model"]),
     ("metadata", &["env", "model", "remoting"]),
     ("store", &["env", "message", "metrics", "model"]),
-    ("replication", &["env", "metadata", "metrics", "model", "store"]),
+    ("replication", &["env", "message", "metadata", "metrics", "model", "store"]),
     (
         "broker",
         &["config", "env", "message", "metadata", "metrics", "model", "remoting", "replication", "store"],

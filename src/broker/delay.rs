@@ -141,14 +141,19 @@ async fn deliver_due(context: &Arc<Context>, permit: LeaderPermit, level: Level)
             wait = Some(Duration::from_millis(u64::try_from(due_ms - now_ms).unwrap_or(0)).min(IDLE));
             break;
         }
+        let after = record.queue_offset.plus(1);
         let draft = match delivered(&record) {
-            Ok(draft) => Some(context.replication.append(permit, draft).await?),
+            Ok(draft) => {
+                // Together: a new leader delivers what is not committed, and nothing twice.
+                let progress = MetadataCommand::CommitDelay { level: level.number, offset: after };
+                Some(context.replication.append_with(permit, draft, progress).await?)
+            }
             Err(error) => {
                 tracing::error!(queue_offset = %record.queue_offset, %error, "delayed message cannot be delivered");
                 None
             }
         };
-        pending.push((record.queue_offset.plus(1), draft));
+        pending.push((after, draft));
     }
     let mut failed = None;
     for (after, append) in pending {
@@ -160,7 +165,8 @@ async fn deliver_due(context: &Arc<Context>, permit: LeaderPermit, level: Level)
         }
         next = after;
     }
-    if next > from {
+    // What was left out has no message to be committed with.
+    if next > context.metadata.delay().get(level.number) {
         let command = MetadataCommand::CommitDelay { level: level.number, offset: next };
         context.replication.change(permit, command)?.committed().await?;
     }
