@@ -345,3 +345,6 @@ async fn until_deposed(
     let late = || CallError::Timeout { address: leader.to_owned(), after: patience.min(DEPOSED_WAIT) };
     timeout_at(until, answer).await.unwrap_or_else(|_| Err(late()))
 }
+
+#[cfg(test)]
+mod tests;

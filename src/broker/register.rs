@@ -105,7 +105,8 @@ pub(crate) async fn run(
         let now = Instant::now();
         let config = context.config();
         let topics = *rounds.wanted.borrow_and_update();
-        let identity = identity(&role.borrow_and_update(), &context, now - role_since);
+        let ids = Ids { alone: config.broker_id, follower: context.follower_id() };
+        let identity = identity(&role.borrow_and_update(), ids, now - role_since);
         if let Some(identity) = identity {
             if registered != Some(identity) {
                 servers.values_mut().for_each(|server| server.role_changed(now));
@@ -152,11 +153,20 @@ pub(crate) async fn run(
     }
 }
 
+/// The numbers that a broker may register under.
+#[derive(Debug, Clone, Copy)]
+struct Ids {
+    /// Without a Raft group.
+    alone: i64,
+    /// In a group, while it does not lead; `None` without one.
+    follower: Option<i64>,
+}
+
 /// Returns what a replica is to name servers, or `None` while that is not known: it just started, or its group elects.
-fn identity(role: &Role, context: &Context, since: Duration) -> Option<Identity> {
+fn identity(role: &Role, ids: Ids, since: Duration) -> Option<Identity> {
     let term = role.term();
-    match (context.follower_id(), role) {
-        (None, _) => Some(Identity { broker_id: context.config().broker_id, term }),
+    match (ids.follower, role) {
+        (None, _) => Some(Identity { broker_id: ids.alone, term }),
         (Some(_), Role::Leader(_)) => Some(Identity { broker_id: 0, term }),
         (Some(broker_id), Role::Follower { leader: Some(_), .. }) => Some(Identity { broker_id, term }),
         (Some(broker_id), Role::Follower { leader: None, .. }) => {
@@ -349,4 +359,100 @@ async fn unregister(context: &Context, client: &Client, broker_id: i64) {
 fn addresses(config: &BrokerConfig) -> Vec<String> {
     let list = config.namesrv_addr.as_deref().unwrap_or_default();
     list.split(';').map(str::trim).filter(|address| !address.is_empty()).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    const PERIOD: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn a_replica_registers_as_what_it_is() {
+        let in_group = Ids { alone: -1, follower: Some(3) };
+        let follower =
+            |leader: Option<&str>| Role::Follower { term: Term(7), leader: leader.map(str::to_owned) };
+        let moment = Duration::from_millis(1);
+        for (role, ids, since, expected) in [
+            (Role::Leader(Term(0)), Ids { alone: 0, follower: None }, moment, Some((0, 0))),
+            (Role::Leader(Term(7)), in_group, moment, Some((0, 7))),
+            (follower(Some("leader")), in_group, moment, Some((3, 7))),
+            (follower(None), in_group, moment, None),
+            (follower(None), in_group, LEADERLESS, Some((3, 7))),
+        ] {
+            let expected = expected.map(|(broker_id, term)| Identity { broker_id, term: Term(term) });
+            assert_eq!(identity(&role, ids, since), expected, "{role:?}");
+        }
+    }
+
+    /// Says what has to happen to a name server, and when it is called next, in milliseconds from the start.
+    struct Story {
+        server: Server,
+        start: Instant,
+    }
+
+    impl Story {
+        fn at(&self, ms: u64) -> Instant {
+            self.start + Duration::from_millis(ms)
+        }
+
+        fn call(&mut self, ms: u64) {
+            assert!(self.server.is_due(self.at(ms)), "due after {ms} ms");
+            let abort = tokio::spawn(pending::<()>()).abort_handle();
+            self.server.called(self.at(ms), 0, PERIOD, abort);
+            assert!(!self.server.is_due(self.at(ms)));
+        }
+
+        fn answer(&mut self, ms: u64, refused: bool, role_since: u64) {
+            let refused = refused.then(|| "refused".to_owned());
+            self.server.answered("address", refused, self.at(ms), self.at(role_since));
+        }
+
+        fn due_ms(&self) -> u128 {
+            (self.server.due - self.start).as_millis()
+        }
+    }
+
+    fn story() -> Story {
+        let start = Instant::now();
+        Story { server: Server::new(start), start }
+    }
+
+    #[tokio::test]
+    async fn a_name_server_is_called_every_period_and_sooner_when_it_refuses() {
+        let mut story = story();
+        story.call(0);
+        story.answer(5, false, 0);
+        assert_eq!(story.due_ms(), 30_000);
+        story.call(30_000);
+        story.answer(30_100, true, 0);
+        assert_eq!(story.due_ms(), 31_100);
+        story.server.role_changed(story.at(31_000));
+        story.call(31_000);
+        story.answer(31_010, true, 31_000);
+        assert_eq!(story.due_ms(), 31_210, "soon, as the change is young");
+    }
+
+    #[tokio::test]
+    async fn a_change_of_topics_waits_for_the_call_under_way_and_a_change_of_the_role_does_not() {
+        let mut story = story();
+        story.call(0);
+        story.server.due = story.at(10);
+        assert!(!story.server.is_due(story.at(10)));
+        story.answer(20, false, 0);
+        story.call(20);
+
+        let first = story.server.number;
+        story.server.role_changed(story.at(100));
+        story.call(100);
+        assert_eq!(story.server.number, first + 1);
+        // The one that was left behind may be carried out last: say it again.
+        story.answer(150, false, 100);
+        assert_eq!(story.due_ms(), 350);
+        story.call(350);
+        story.answer(360, false, 100);
+        assert_eq!(story.due_ms(), 30_350);
+    }
 }
