@@ -8,12 +8,13 @@ use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use futures_util::future::join_all;
 use serde::Serialize;
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::output::Output;
-use super::session::{Refused, Session, accept};
+use super::session::{CALL_TIMEOUT, Refused, Session, accept};
 use crate::remoting::body::{RaftMember, RaftStatus};
 use crate::remoting::header::{
     RaftAddPeerRequestHeader, RaftPeerRequestHeader, RaftTransferLeaderRequestHeader,
@@ -22,6 +23,8 @@ use crate::remoting::{Command, RequestCode, ResponseCode};
 
 /// How long a group may be without a leader until a command gives up.
 const LEADER_WAIT: Duration = Duration::from_secs(10);
+/// How long a replica may take to say whether it leads.
+const LEADER_PATIENCE: Duration = Duration::from_secs(1);
 /// The pace of looking for a leader.
 const LEADER_PAUSE: Duration = Duration::from_millis(200);
 /// The pace of looking how far a replica is.
@@ -103,10 +106,13 @@ impl RaftStatusOf {
         };
         let mut groups = Vec::new();
         let mut without_group = Vec::new();
-        for broker in brokers {
+        // All at the same time, so that many that are down cost as much as one.
+        let asked =
+            brokers.iter().map(|broker| statuses_of(session, broker.broker_addrs.values(), CALL_TIMEOUT));
+        for (broker, asked) in brokers.iter().zip(join_all(asked).await) {
             let mut answers = Vec::new();
-            for address in broker.broker_addrs.into_values() {
-                match status_of(session, &address).await {
+            for (address, answer) in asked {
+                match answer {
                     Ok(status) => answers.push((address, status)),
                     Err(error) if is_no_group(&error) => without_group.push(address),
                     Err(error) => out.problem(&error),
@@ -314,12 +320,12 @@ impl Target {
             let mut answers = Vec::new();
             let mut others = Vec::new();
             let mut failure = None;
-            for address in &addresses {
-                match status_of(session, address).await {
+            for (address, answer) in statuses_of(session, &addresses, LEADER_PATIENCE).await {
+                match answer {
                     Ok(status) => {
                         let elsewhere = status.leader_address.clone();
                         others.extend(elsewhere.filter(|leader| !addresses.contains(leader)));
-                        answers.push((address.clone(), status));
+                        answers.push((address, status));
                     }
                     Err(error) if is_no_group(&error) => return Err(error),
                     // It may answer in the next round; others are asked meanwhile.
@@ -550,6 +556,21 @@ fn peer_id(text: &str) -> Result<u64, String> {
 
 async fn status_of(session: &Session, address: &str) -> Result<RaftStatus> {
     session.read(address, Command::request(RequestCode::GetRaftStatus)).await
+}
+
+/// Asks several replicas at the same time.
+async fn statuses_of(
+    session: &Session,
+    addresses: impl IntoIterator<Item = &String>,
+    within: Duration,
+) -> Vec<(String, Result<RaftStatus>)> {
+    join_all(addresses.into_iter().map(async |address| {
+        let late =
+            || anyhow!("{address} did not answer within {within:?}; is it overloaded, or unreachable?");
+        let answer = tokio::time::timeout(within, status_of(session, address)).await;
+        (address.clone(), answer.unwrap_or_else(|_| Err(late())))
+    }))
+    .await
 }
 
 /// Asks the name servers where the brokers of a group are.

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
@@ -182,11 +183,8 @@ impl Site {
             "/metrics" => self.metrics().await,
             "/livez" => self.report(self.members.iter().map(|member| member.live()).collect()),
             "/readyz" => {
-                let mut states = Vec::new();
-                for member in &self.members {
-                    states.push(member.ready().await);
-                }
-                self.report(states)
+                // At the same time, so that a process with several groups answers as soon as one with one.
+                self.report(join_all(self.members.iter().map(|member| member.ready())).await)
             }
             "/" => respond(StatusCode::OK, PLAIN, PATHS.into()),
             _ => respond(StatusCode::NOT_FOUND, PLAIN, format!("there is:\n{PATHS}")),
@@ -248,35 +246,36 @@ fn exports(config: &BrokerConfig) -> bool {
     config.metrics_exporter_type == "PROM"
 }
 
-/// Returns the ports to open, each once. Of two hosts for a port, the one that stands for all addresses wins, as both
-/// could not be listened on.
+/// Returns the ports to open, each once. Where one host of a port stands for all addresses it stands for the other
+/// hosts, too, as both could not be listened on.
 fn wanted(configs: &[&BrokerConfig]) -> Vec<Wanted> {
-    let mut ports: Vec<Wanted> = Vec::new();
-    for (member, config) in configs.iter().enumerate() {
-        let exporter = exports(config).then(|| {
-            let host = config.metrics_prom_exporter_host.trim();
-            // As Java's, which takes brokerIP1 if the host is blank.
-            (if host.is_empty() { &config.broker_ip1 } else { host }, config.metrics_prom_exporter_port)
-        });
-        let health = (config.health_port != 0).then_some((config.bind_address.as_str(), config.health_port));
-        for (host, port) in exporter.into_iter().chain(health) {
-            let same = |known: &&mut Wanted| {
-                known.port == port && (known.host == host || is_any(&known.host) || is_any(host))
-            };
-            match ports.iter_mut().find(same) {
-                Some(known) => {
-                    if is_any(host) {
-                        known.host = host.to_owned();
-                    }
-                    if !known.members.contains(&member) {
-                        known.members.push(member);
-                    }
-                }
-                None => ports.push(Wanted { host: host.to_owned(), port, members: vec![member] }),
-            }
+    let asked: Vec<(&str, u16, usize)> = configs
+        .iter()
+        .enumerate()
+        .flat_map(|(member, config)| ports_of(config).map(move |(host, port)| (host, port, member)))
+        .collect();
+    let mut all: Vec<Wanted> = Vec::new();
+    for (host, port, member) in &asked {
+        let any = asked.iter().find(|(host, other, _)| other == port && is_any(host));
+        let host = any.map_or(*host, |(any, ..)| *any);
+        match all.iter_mut().find(|known| known.port == *port && known.host == host) {
+            Some(known) if known.members.contains(member) => {}
+            Some(known) => known.members.push(*member),
+            None => all.push(Wanted { host: host.to_owned(), port: *port, members: vec![*member] }),
         }
     }
-    ports
+    all
+}
+
+/// Returns the hosts and ports that a broker's settings ask for.
+fn ports_of(config: &BrokerConfig) -> impl Iterator<Item = (&str, u16)> {
+    let exporter = exports(config).then(|| {
+        let host = config.metrics_prom_exporter_host.trim();
+        // As Java's, which takes brokerIP1 if the host is blank.
+        (if host.is_empty() { config.broker_ip1.as_str() } else { host }, config.metrics_prom_exporter_port)
+    });
+    let health = (config.health_port != 0).then_some((config.bind_address.as_str(), config.health_port));
+    exporter.into_iter().chain(health)
 }
 
 fn is_any(host: &str) -> bool {
@@ -369,5 +368,9 @@ mod tests {
     fn one_port_can_serve_both() {
         assert_eq!(ports(&[config(5557, "", 5557)]), [("0.0.0.0:5557".into(), vec![0])]);
         assert_eq!(ports(&[config(0, "", 5557), config(5557, "", 0)]), [("0.0.0.0:5557".into(), vec![0, 1])]);
+        assert_eq!(
+            ports(&[config(5557, "", 0), config(5557, "127.0.0.1", 0), config(0, "", 5557)]),
+            [("0.0.0.0:5557".into(), vec![0, 1, 2])]
+        );
     }
 }
