@@ -38,6 +38,8 @@ const URGENT_TIMEOUT: Duration = Duration::from_secs(3);
 const LEADERLESS: Duration = Duration::from_secs(10);
 /// How long a broker waits at its stop for the name servers to forget it.
 const UNREGISTER_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a replica that led lets the new leader register first.
+const HANDED_OVER: Duration = Duration::from_millis(500);
 /// How long a change of topics waits for the name servers before it is answered anyway.
 const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -106,7 +108,8 @@ pub(crate) async fn run(
         let config = context.config();
         let topics = *rounds.wanted.borrow_and_update();
         let ids = Ids { alone: config.broker_id, follower: context.follower_id() };
-        let identity = identity(&role.borrow_and_update(), ids, now - role_since);
+        let led = registered.is_some_and(|known: Identity| known.broker_id == 0);
+        let identity = identity(&role.borrow_and_update(), ids, led, now - role_since);
         if let Some(identity) = identity {
             if registered != Some(identity) {
                 servers.values_mut().for_each(|server| server.role_changed(now));
@@ -129,6 +132,7 @@ pub(crate) async fn run(
         let next = servers.values().filter(|server| server.call.is_none()).map(|server| server.due).min();
         let next = match identity {
             Some(_) => next.unwrap_or(now + period(&config)),
+            None if now < role_since + HANDED_OVER => role_since + HANDED_OVER,
             None => role_since + LEADERLESS,
         };
         tokio::select! {
@@ -163,11 +167,15 @@ struct Ids {
 }
 
 /// Returns what a replica is to name servers, or `None` while that is not known: it just started, or its group elects.
-fn identity(role: &Role, ids: Ids, since: Duration) -> Option<Identity> {
+///
+/// One that `led` leaves its place to the new leader: if it took another number at once, there would be a moment without
+/// a master. Meanwhile it hands on what it gets.
+fn identity(role: &Role, ids: Ids, led: bool, since: Duration) -> Option<Identity> {
     let term = role.term();
     match (ids.follower, role) {
         (None, _) => Some(Identity { broker_id: ids.alone, term }),
         (Some(_), Role::Leader(_)) => Some(Identity { broker_id: 0, term }),
+        (Some(_), Role::Follower { leader: Some(_), .. }) if led && since < HANDED_OVER => None,
         (Some(broker_id), Role::Follower { leader: Some(_), .. }) => Some(Identity { broker_id, term }),
         (Some(broker_id), Role::Follower { leader: None, .. }) => {
             (since >= LEADERLESS).then_some(Identity { broker_id, term })
@@ -375,15 +383,17 @@ mod tests {
         let follower =
             |leader: Option<&str>| Role::Follower { term: Term(7), leader: leader.map(str::to_owned) };
         let moment = Duration::from_millis(1);
-        for (role, ids, since, expected) in [
-            (Role::Leader(Term(0)), Ids { alone: 0, follower: None }, moment, Some((0, 0))),
-            (Role::Leader(Term(7)), in_group, moment, Some((0, 7))),
-            (follower(Some("leader")), in_group, moment, Some((3, 7))),
-            (follower(None), in_group, moment, None),
-            (follower(None), in_group, LEADERLESS, Some((3, 7))),
+        for (role, ids, led, since, expected) in [
+            (Role::Leader(Term(0)), Ids { alone: 0, follower: None }, false, moment, Some((0, 0))),
+            (Role::Leader(Term(7)), in_group, false, moment, Some((0, 7))),
+            (follower(Some("leader")), in_group, false, moment, Some((3, 7))),
+            (follower(Some("leader")), in_group, true, moment, None),
+            (follower(Some("leader")), in_group, true, HANDED_OVER, Some((3, 7))),
+            (follower(None), in_group, false, moment, None),
+            (follower(None), in_group, true, LEADERLESS, Some((3, 7))),
         ] {
             let expected = expected.map(|(broker_id, term)| Identity { broker_id, term: Term(term) });
-            assert_eq!(identity(&role, ids, since), expected, "{role:?}");
+            assert_eq!(identity(&role, ids, led, since), expected, "{role:?}");
         }
     }
 
