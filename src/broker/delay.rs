@@ -87,7 +87,8 @@ async fn run_level(
         let wait = match deliver_due(&context, permit, level).await {
             Ok(Progress::More) => Duration::ZERO,
             Ok(Progress::Idle(wait)) => wait,
-            Err(error) if error.is_not_leader() => return,
+            // The permit has ended, or is about to; if not, the level goes on.
+            Err(error) if error.is_not_leader() => IDLE,
             Err(error) => {
                 tracing::warn!(level = level.number, %error, "delayed messages not delivered; tried again later");
                 AFTER_FAILURE

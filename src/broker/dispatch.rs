@@ -182,7 +182,7 @@ async fn handle(
         RequestCode::GetConsumerListByGroup => Ok(heartbeat::consumer_list(clients, request)?.into()),
         RequestCode::CheckClientConfig => Ok(heartbeat::check_client_config(request)?.into()),
 
-        RequestCode::QueryConsumerOffset => Ok(offsets::query(context, request)?.into()),
+        RequestCode::QueryConsumerOffset => Ok(offsets::query(context, resets, request)?.into()),
         RequestCode::UpdateConsumerOffset => offsets::update(context, resets, request).await,
         RequestCode::SearchOffsetByTimestamp => offsets::search(context, request),
         RequestCode::GetMaxOffset => Ok(offsets::max(context, request)?.into()),

@@ -21,9 +21,13 @@ use crate::store::Boundary;
 
 /// QUERY_CONSUMER_OFFSET. Without a committed offset: 0 for a young queue, so that a new group misses nothing, else
 /// QUERY_NOT_FOUND, on which clients start where they were told to.
-pub(crate) fn query(context: &Context, request: &Command) -> Result<Command, Error> {
+pub(crate) fn query(context: &Context, resets: &Resets, request: &Command) -> Result<Command, Error> {
     let header: QueryConsumerOffsetRequestHeader = request.header()?;
     let queue_id = queue_id(header.queue_id)?;
+    if context.is_in_group() {
+        // A consumer that pulls from followers hears of an offset that an operator set by asking.
+        resets.take(&header.topic, &header.consumer_group, queue_id);
+    }
     let committed = context.metadata.offsets().get(&header.consumer_group, &header.topic, queue_id);
     if let Some(offset) = committed {
         return Ok(offset_response(offset));

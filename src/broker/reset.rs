@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Broker;
 use super::clients::Clients;
@@ -24,6 +25,9 @@ use crate::remoting::header::{
 };
 use crate::remoting::{Command, Language, RequestCode, ResponseCode, version};
 use crate::store::Boundary;
+
+/// How long consumers that pull from this replica may take to hear of their new offsets; held pulls hear at once.
+const HEAR_WAIT: Duration = Duration::from_secs(2);
 
 /// What setting offsets needs.
 #[derive(Debug, Clone)]
@@ -134,8 +138,42 @@ impl Resetting {
             self.holds.wake(topic, *id);
         }
         tracing::info!(%topic, %group, timestamp = header.timestamp, ?targets, "offsets reset");
+        if self.context.is_in_group() {
+            self.tell_readers_of_followers(&header, &targets).await;
+        }
         let offset_table = self.table(topic, targets);
         Ok(Command::response(ResponseCode::Success).with_json(&ResetOffsetBody { offset_table }))
+    }
+
+    /// Tells those consumers of their new offsets that do not hear of them by their next pull: in a Raft group they may
+    /// read from followers, where nobody knows. They stop for ten seconds, and then ask for their offsets.
+    async fn tell_readers_of_followers(
+        &self,
+        header: &ResetOffsetRequestHeader,
+        targets: &[(QueueId, QueueOffset)],
+    ) {
+        let ResetOffsetRequestHeader { topic, group, .. } = header;
+        let Some(consumers) = self.clients.consumers(group) else { return };
+        if !consumers.subscriptions.contains_key(topic) {
+            return;
+        }
+        let unheard = || {
+            let pending = targets.iter().filter(|(id, _)| self.resets.is_pending(topic, group, *id));
+            pending.copied().collect::<Vec<_>>()
+        };
+        let until = tokio::time::Instant::now() + HEAR_WAIT;
+        while tokio::time::Instant::now() < until && !unheard().is_empty() {
+            tokio::time::sleep(HEAR_WAIT / 20).await;
+        }
+        let unheard = unheard();
+        if unheard.is_empty() {
+            return;
+        }
+        tracing::info!(%topic, %group, queues = unheard.len(), "tell consumers that read elsewhere of their offsets");
+        let body = ResetOffsetBody { offset_table: self.table(topic, unheard) };
+        for member in consumers.members.values().filter(|m| m.version >= version::V3_0_7_SNAPSHOT) {
+            member.connection.send(notice(header, &body, member.language));
+        }
     }
 
     async fn at_clients(
@@ -165,14 +203,8 @@ impl Resetting {
             let text = format!("the client does not support this feature. version={}", old.version);
             return Err(Error::System(text));
         }
-        let offset_table = self.table(topic, targets);
-        let notice = ResetOffsetRequestHeader { queue_id: None, offset: None, is_force: false, ..header };
-        let notice = Command::request(RequestCode::ResetConsumerClientOffset).with_header(&notice);
-        let body = ResetOffsetBody { offset_table };
-        let notice = match language {
-            Language::Cpp => notice.with_json(&for_c(&body)),
-            _ => notice.with_json(&body),
-        };
+        let body = ResetOffsetBody { offset_table: self.table(topic, targets) };
+        let notice = notice(&header, &body, language);
         for member in consumers.members.values() {
             member.connection.send(notice.clone());
         }
@@ -233,6 +265,16 @@ async fn commit(
 ) -> Result<(), Error> {
     let (group, topic) = (group.clone(), topic.clone());
     context.change(MetadataCommand::CommitOffset { group, topic, queue_id, offset }).await
+}
+
+/// Makes RESET_CONSUMER_CLIENT_OFFSET for a client.
+fn notice(header: &ResetOffsetRequestHeader, body: &ResetOffsetBody, language: Language) -> Command {
+    let header = ResetOffsetRequestHeader { queue_id: None, offset: None, is_force: false, ..header.clone() };
+    let notice = Command::request(RequestCode::ResetConsumerClientOffset).with_header(&header);
+    match language {
+        Language::Cpp => notice.with_json(&for_c(body)),
+        _ => notice.with_json(body),
+    }
 }
 
 /// C++ clients do not read objects as keys.

@@ -34,17 +34,12 @@ pub(crate) async fn watch(broker: Arc<Broker>, mut stop: watch::Receiver<bool>) 
             _ = stop.wait_for(|stop| *stop) => return,
             () = changed(&mut role) => {}
         }
-        let now = role.borrow_and_update().clone();
-        match &now {
-            Role::Leader(term) => tracing::info!(%term, "this replica leads"),
-            Role::Follower { term, leader: Some(leader) } => tracing::info!(%term, leader, "follow a leader"),
-            Role::Follower { term, leader: None } => tracing::info!(%term, "there is no leader"),
-        }
-        if led != now.is_leader() {
+        let leads = role.borrow_and_update().is_leader();
+        if led != leads {
             broker.locks.clear();
             broker.resets.clear();
         }
-        led = now.is_leader();
+        led = leads;
     }
 }
 
