@@ -33,6 +33,8 @@ use crate::remoting::{Client, ClientConfig, Command, RequestCode};
 const FIRST_PORTS: std::ops::Range<u32> = 20_000..32_000;
 /// How long a killed process stays away.
 const AWAY: Duration = Duration::from_secs(2);
+/// How long everything may take to come up.
+const START_WITHIN: Duration = Duration::from_secs(60);
 /// How long a group may take to elect, and to make topic and consumer group.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 /// How long a replica may take to catch up, and everyone to read everything in the end.
@@ -182,7 +184,8 @@ impl Clients {
 /// Starts the cluster, sends and kills, reads everything again, and prints what was found.
 async fn show(options: &Options, cluster: &mut Cluster) -> Result<bool> {
     let clock = Clock::system();
-    cluster.start().await?;
+    let within = START_WITHIN.as_secs();
+    timeout(START_WITHIN, cluster.start()).await.map_err(|_| anyhow!("not up within {within} s"))??;
     let groups = cluster.groups();
     let topic = Topic::new(&format!("quorate_demo_{}", clock.now_ms()));
     let consumers = Group::new("quorate_demo_consumers");

@@ -21,7 +21,7 @@ const POLLS_BEFORE_NOTICE: u32 = 200;
 /// How long a broker may take to close its store.
 const STOP_WITHIN: Duration = Duration::from_secs(60);
 /// How long the followers, and the leaders that should lead, may take after every group has a leader.
-const FOLLOWERS_WITHIN: Duration = Duration::from_secs(10);
+const FOLLOWERS_WITHIN: Duration = Duration::from_secs(20);
 /// How long a replica that died stays away, so that one sees that its groups go on without it.
 const RESTART_AFTER: Duration = Duration::from_secs(2);
 /// A replica that dies earlier after its start than this is not started again.
