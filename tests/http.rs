@@ -25,7 +25,7 @@ async fn request(address: SocketAddr, method: &str, path: &str) -> (String, Stri
 }
 
 /// Gets a path; returns status code and body.
-async fn get(address: SocketAddr, path: &str) -> (u16, String) {
+pub(crate) async fn get(address: SocketAddr, path: &str) -> (u16, String) {
     let (head, body) = request(address, "GET", path).await;
     (head.split(' ').nth(1).unwrap().parse().unwrap(), body)
 }
@@ -38,7 +38,7 @@ fn exporting(config: &mut BrokerConfig) {
 }
 
 /// Returns the value of the sample with this name whose labels contain all of these texts.
-fn sample(page: &str, name: &str, labels: &[&str]) -> f64 {
+pub(crate) fn sample(page: &str, name: &str, labels: &[&str]) -> f64 {
     let is_it = |line: &&str| {
         line.split([' ', '{']).next() == Some(name) && labels.iter().all(|label| line.contains(label))
     };

@@ -171,7 +171,10 @@ fn report(group: &RaftGroup, out: &mut Output<'_>) {
     }
     for member in &group.unreachable {
         let (id, address) = (member.id, &member.raft_address);
-        out.problem(&anyhow!("n{id} of the group {}, Raft port {address}, did not answer", group.group));
+        out.problem(&anyhow!(
+            "n{id} of the group {}, Raft port {address}, is down or not registered with the name server",
+            group.group
+        ));
     }
 }
 

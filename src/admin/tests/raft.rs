@@ -25,8 +25,8 @@ async fn raft_status_has_a_row_for_each_replica() {
     );
     assert_eq!(
         ran.err,
-        "mqadmin: n2 of the group broker-a, Raft port 10.0.0.2:40911, did not answer\n\
-         mqadmin: n3 of the group broker-a, Raft port 10.0.0.3:40911, did not answer\n"
+        "mqadmin: n2 of the group broker-a, Raft port 10.0.0.2:40911, is down or not registered with the name server\n\
+         mqadmin: n3 of the group broker-a, Raft port 10.0.0.3:40911, is down or not registered with the name server\n"
     );
     assert_eq!(ran.code, 1);
 }
