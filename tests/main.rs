@@ -14,6 +14,7 @@ mod kill;
 mod limits;
 mod namesrv;
 mod pull;
+mod raft;
 mod raft_admin;
 mod raft_roles;
 mod recovery;

@@ -18,6 +18,7 @@ use quorate::config::{BrokerConfig, Loaded, NamesrvConfig};
 use quorate::env::{Clock, Disk};
 use quorate::namesrv;
 use quorate::remoting::{CallError, Client, ClientConfig, Command};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 pub(crate) use processes::Processes;
@@ -237,6 +238,17 @@ impl ChildProcess {
         let pid = self.child.id().to_string();
         Process::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
         self.child.wait().expect("a child ends")
+    }
+
+    /// Sends a signal; the process may stop, go on, or end by it.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process id");
+        kill_process(pid, signal).unwrap_or_else(|error| panic!("signal {}: {error}", self.name));
+    }
+
+    /// Says whether the process has ended, and how.
+    pub(crate) fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.try_wait().expect("a child can be asked")
     }
 
     pub(crate) fn output(&self) -> String {
