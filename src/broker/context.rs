@@ -135,7 +135,16 @@ impl Context {
         let not_exist = || Error::TopicNotExist(topic.clone());
         let config = self.config();
         let allowed = template.as_str() != system_topic::AUTO_CREATE || config.auto_create_topic_enable;
-        let template = self.metadata.topics().get(template).filter(|_| allowed).ok_or_else(not_exist)?;
+        let template = match self.metadata.topics().get(template) {
+            _ if !allowed => return Err(not_exist()),
+            Some(template) => template,
+            // A new group leads before its system topics are made.
+            None if template.as_str() == system_topic::AUTO_CREATE => {
+                let queues = config.default_topic_queue_nums;
+                self.ensure_topic(TopicConfig::new(template.clone(), queues, Perm::ALL)).await?
+            }
+            None => return Err(not_exist()),
+        };
         if !template.perm.inheritable() {
             return Err(not_exist());
         }
