@@ -5,9 +5,12 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use rustix::fs::FlockOperation;
+
+use super::Faults;
+use super::faults::dead;
 
 /// The kernel takes no more pieces in one call (`UIO_MAXIOV`).
 const IOVECS_MAX: usize = 1024;
@@ -16,19 +19,6 @@ const IOVECS_MAX: usize = 1024;
 #[derive(Debug, Clone, Default)]
 pub struct Disk {
     faults: Option<Arc<Faults>>,
-}
-
-/// Faults of a disk, switched by the test that owns it while a store runs on it.
-#[derive(Debug, Default)]
-pub struct Faults {
-    /// Every `fdatasync` and `fsync` fails with EIO.
-    pub sync_fails: AtomicBool,
-    /// Every write and allocation fails with ENOSPC.
-    pub full: AtomicBool,
-    /// If not 0: used space in percent that [`Disk::usage`] reports.
-    pub used_percent: AtomicI64,
-    /// Number of successful syncs.
-    pub syncs: AtomicU64,
 }
 
 /// A locked file; unlocked when dropped.
@@ -88,6 +78,9 @@ impl Disk {
 
     /// Opens a file for reading and writing; makes it if `create`. Never truncates.
     pub fn open(&self, path: &Path, create: bool) -> io::Result<File> {
+        if create && !path.try_exists()? {
+            self.change()?;
+        }
         let file = OpenOptions::new().read(true).write(true).create(create).truncate(false).open(path)?;
         Ok(File { file, path: path.to_owned(), faults: self.faults.clone() })
     }
@@ -107,12 +100,14 @@ impl Disk {
         file.set_len(0)?;
         file.write_all_at(content, 0)?;
         file.sync_all()?;
+        self.change()?;
         match fs::read(path) {
             Ok(old) if old != content => fs::write(with_suffix(path, ".bak"), old)?,
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
+        self.change()?;
         fs::rename(&temporary, path)?;
         match path.parent() {
             Some(folder) => self.sync_folder(folder),
@@ -122,16 +117,19 @@ impl Disk {
 
     /// Gives a file another name in the same file system; a file of that name is replaced.
     pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.change()?;
         fs::rename(from, to)
     }
 
     /// Removes a file. Maps of it stay readable until they are dropped.
     pub fn remove(&self, path: &Path) -> io::Result<()> {
+        self.change()?;
         fs::remove_file(path)
     }
 
     /// Removes a folder with all that is in it.
     pub fn remove_folder(&self, path: &Path) -> io::Result<()> {
+        self.change()?;
         fs::remove_dir_all(path)
     }
 
@@ -167,16 +165,18 @@ impl Disk {
 
     /// Makes everything on the file system of `path` durable: for many files at once.
     pub fn sync_file_system(&self, path: &Path) -> io::Result<()> {
-        self.check_sync()?;
+        if !before_sync(self.faults.as_deref(), None)? {
+            return Ok(());
+        }
         Ok(rustix::fs::syncfs(fs::File::open(path)?)?)
     }
 
     /// Makes the entries of a folder durable.
     pub fn sync_folder(&self, path: &Path) -> io::Result<()> {
-        self.check_sync()?;
         // The parent of a bare file name is empty and means the current folder.
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        fs::File::open(path)?.sync_all()
+        let folder = fs::File::open(path)?;
+        if before_sync(self.faults.as_deref(), Some(&folder))? { folder.sync_all() } else { Ok(()) }
     }
 
     /// Returns how full the file system of `path` is.
@@ -213,8 +213,8 @@ impl Disk {
         Ok(lock)
     }
 
-    fn check_sync(&self) -> io::Result<()> {
-        check_sync(self.faults.as_deref())
+    fn change(&self) -> io::Result<()> {
+        self.faults.as_ref().map_or(Ok(()), |faults| faults.change())
     }
 }
 
@@ -255,25 +255,25 @@ impl File {
 
     /// Writes all of `buf` at `offset`. After an error any prefix may have been written.
     pub fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        self.check_space()?;
-        self.file.write_all_at(buf, offset)
+        let whole = self.before_write(offset, buf.len())?;
+        self.file.write_all_at(&buf[..whole], offset)?;
+        if whole < buf.len() { Err(dead()) } else { Ok(()) }
     }
 
     /// Makes the content durable, not the times. An error must stop the broker: the kernel may have dropped
     /// the pages that it could not write.
     pub fn sync_data(&self) -> io::Result<()> {
-        check_sync(self.faults.as_deref())?;
-        self.file.sync_data()
+        if before_sync(self.faults.as_deref(), Some(&self.file))? { self.file.sync_data() } else { Ok(()) }
     }
 
     /// Makes the content and the file's size and times durable.
     pub fn sync_all(&self) -> io::Result<()> {
-        check_sync(self.faults.as_deref())?;
-        self.file.sync_all()
+        if before_sync(self.faults.as_deref(), Some(&self.file))? { self.file.sync_all() } else { Ok(()) }
     }
 
     /// Sets the length without allocating blocks.
     pub fn set_len(&self, len: u64) -> io::Result<()> {
+        self.change()?;
         self.file.set_len(len)
     }
 
@@ -281,7 +281,7 @@ impl File {
     ///
     /// Where the file system cannot, the missing bytes are written as zeros.
     pub fn allocate(&self, len: u64) -> io::Result<()> {
-        self.check_space()?;
+        self.before_write(0, 0)?;
         match rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), 0, len) {
             Ok(()) => Ok(()),
             Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
@@ -343,6 +343,9 @@ impl File {
         if len == 0 {
             return Ok(());
         }
+        if self.before_write(offset, usize::try_from(len).unwrap_or(usize::MAX))? as u64 != len {
+            return Err(dead());
+        }
         match rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::ZERO_RANGE, offset, len) {
             Ok(()) => Ok(()),
             Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
@@ -364,7 +367,9 @@ impl File {
 
     /// Writes all of `parts`, one after the other, at `offset`. After an error any prefix may have been written.
     pub fn write_all_vectored_at(&self, parts: &[&[u8]], mut offset: u64) -> io::Result<()> {
-        self.check_space()?;
+        if self.faults.is_some() {
+            return self.write_all_at(&parts.concat(), offset);
+        }
         for chunk in parts.chunks(IOVECS_MAX) {
             let mut slices: Vec<io::IoSlice<'_>> = chunk.iter().map(|part| io::IoSlice::new(part)).collect();
             let mut slices = &mut slices[..];
@@ -394,23 +399,19 @@ impl File {
         &self.file
     }
 
-    fn check_space(&self) -> io::Result<()> {
-        match &self.faults {
-            Some(faults) if faults.full.load(Ordering::Relaxed) => {
-                Err(io::Error::from(rustix::io::Errno::NOSPC))
-            }
-            _ => Ok(()),
-        }
+    fn change(&self) -> io::Result<()> {
+        self.faults.as_ref().map_or(Ok(()), |faults| faults.change())
+    }
+
+    /// Returns how many of `len` bytes are to be written.
+    fn before_write(&self, offset: u64, len: usize) -> io::Result<usize> {
+        self.faults.as_ref().map_or(Ok(len), |faults| faults.write(&self.file, offset, len))
     }
 }
 
-fn check_sync(faults: Option<&Faults>) -> io::Result<()> {
-    let Some(faults) = faults else { return Ok(()) };
-    if faults.sync_fails.load(Ordering::Relaxed) {
-        return Err(io::Error::from(rustix::io::Errno::IO));
-    }
-    faults.syncs.fetch_add(1, Ordering::Relaxed);
-    Ok(())
+/// Returns whether a sync is to be carried out.
+fn before_sync(faults: Option<&Faults>, file: Option<&fs::File>) -> io::Result<bool> {
+    faults.map_or(Ok(true), |faults| faults.sync(file))
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

@@ -504,6 +504,31 @@ impl Group {
         *self.barrier.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Ends as if the process had been killed: its disk is dead, its ways to the others are cut.
+    #[cfg(test)]
+    pub(super) async fn crash(&self) {
+        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        if let Some(raft) = self.raft.get() {
+            let _ = raft.shutdown().await;
+        }
+        self.queue.close();
+        self.stop.send_replace(true);
+        self.shared.waiting.stop();
+        let tasks: Vec<_> = self.lock_tasks().drain(..).collect();
+        for task in tasks {
+            let _ = task.await;
+        }
+        drop(self.machine.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let maintenance = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let shared = Arc::clone(&self.shared);
+        let _ = blocking(move || {
+            shared.entries.stop();
+            drop(maintenance);
+            Ok(())
+        })
+        .await;
+    }
+
     fn lock_tasks(&self) -> std::sync::MutexGuard<'_, Vec<JoinHandle<()>>> {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -26,9 +26,6 @@ use crate::metrics::Histogram;
 use crate::model::{LogIndex, PhysicalOffset, Term, Topic};
 use crate::store::{Committer, EntryHead, EntryId, EntryKind, EntryLog, QueueSeed, Store, decode_head};
 
-/// Time between two images. Bounds what is applied again after a restart.
-const IMAGE_INTERVAL: Duration = Duration::from_secs(10);
-
 /// What the state machine shares with the rest of the group.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -289,7 +286,8 @@ impl RaftStateMachine<Types> for Machine {
             }
         }
         let imaged = self.shared.lock().imaged;
-        if self.shared.clock.elapsed(imaged) >= IMAGE_INTERVAL {
+        let interval = Duration::from_millis(self.shared.store.config().checkpoint_interval_ms);
+        if self.shared.clock.elapsed(imaged) >= interval {
             let shared = Arc::clone(&self.shared);
             blocking(move || shared.save_image()).await?;
         }

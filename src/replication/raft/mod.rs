@@ -7,6 +7,8 @@ mod codec;
 mod files;
 mod group;
 mod join;
+#[cfg(test)]
+mod links;
 mod log;
 mod machine;
 mod mend;

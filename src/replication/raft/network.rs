@@ -118,7 +118,7 @@ impl Connections {
         let peer = self.peer(to, address);
         let mut client = peer.client(Lane::Beat)?;
         let request = wire::ReadIndexRequest { target: Some(peer.target.clone()) };
-        let response = within(limit, client.read_index(request)).await?;
+        let response = within(limit, carried(&peer.target, client.read_index(request))).await?;
         response.log_id.map(Into::into).ok_or_else(|| format!("{address} answers without a log id"))
     }
 
@@ -137,7 +137,7 @@ impl Connections {
             first_index: *indexes.start(),
             last_index: *indexes.end(),
         };
-        Ok(within(limit, client.fetch(request)).await?.entries)
+        Ok(within(limit, carried(&peer.target, client.fetch(request))).await?.entries)
     }
 
     fn peer(&self, id: u64, address: &str) -> Arc<Peer> {
@@ -162,8 +162,31 @@ pub(super) async fn hello(
     limit: Duration,
 ) -> Result<wire::HelloResponse, String> {
     let channel = endpoint(address, limit)?.connect_lazy();
-    let request = wire::HelloRequest { target: Some(target) };
-    within(limit, client(channel).hello(request)).await
+    let request = wire::HelloRequest { target: Some(target.clone()) };
+    let mut client = client(channel);
+    within(limit, carried(&target, client.hello(request))).await
+}
+
+/// Makes a call. Tests can cut the way there and the way back.
+async fn carried<T>(target: &wire::Target, call: impl Future<Output = T>) -> T {
+    #[cfg(test)]
+    super::links::pass(&target.group, target.from, target.to).await;
+    let answer = call.await;
+    #[cfg(test)]
+    super::links::pass(&target.group, target.to, target.from).await;
+    #[cfg(not(test))]
+    let _ = target;
+    answer
+}
+
+/// Waits for one of several answers, likewise.
+async fn carried_back<T>(target: &wire::Target, answer: impl Future<Output = T>) -> T {
+    let answer = answer.await;
+    #[cfg(test)]
+    super::links::pass(&target.group, target.to, target.from).await;
+    #[cfg(not(test))]
+    let _ = target;
+    answer
 }
 
 async fn within<T>(
@@ -296,7 +319,7 @@ impl Network {
         limit: Duration,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, RPCError<Types>> {
-        match tokio::time::timeout(limit, call).await {
+        match tokio::time::timeout(limit, carried(&self.peer.target, call)).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(self.peer.unreachable(describe(&status)).into()),
             Err(_) => Err(self.peer.timeout(action, limit).into()),
@@ -360,6 +383,8 @@ impl NetStreamAppend<Types> for Network {
     {
         // All work is done when the answers are polled: openraft can give up waiting for an answer, but not waiting
         // for the stream of them.
+        #[cfg(test)]
+        let input = super::links::through(input, &self.peer.target);
         let session =
             Session::New { peer: self.peer.clone(), lane: self.entries, patience: self.patience, input };
         let answers: BoxStream<'s, Appended> = Box::pin(stream::unfold(session, Session::next));
@@ -422,7 +447,7 @@ where
             window::open(first, input, peer.target.clone()).map_err(|reason| peer.unreachable(reason))?;
         let answers = tokio::select! {
             biased;
-            response = client.append(requests) => {
+            response = carried(&peer.target, client.append(requests)) => {
                 response.map_err(|status| peer.unreachable(describe(&status)))?.into_inner()
             }
             () = window.overdue(patience) => return Err(peer.timeout(RPCTypes::AppendEntries, patience).into()),
@@ -433,7 +458,9 @@ where
     async fn next(mut self: Box<Self>) -> Option<(Appended, Session<S>)> {
         let answer = tokio::select! {
             biased;
-            answer = self.answers.message() => answer.map_err(|status| describe(&status)),
+            answer = carried_back(&self.peer.target, self.answers.message()) => {
+                answer.map_err(|status| describe(&status))
+            }
             () = self.window.overdue(self.patience) => {
                 let error = self.peer.timeout(RPCTypes::AppendEntries, self.patience);
                 return Some((Err(error.into()), Session::Over));
@@ -489,7 +516,7 @@ impl NetSnapshot<Types> for Network {
         let response = tokio::select! {
             biased;
             closed = cancel => return Err(closed.into()),
-            response = client.install_snapshot(chunks) => response,
+            response = carried(&self.peer.target, client.install_snapshot(chunks)) => response,
             () = stalled(&moved, limit) => {
                 return Err(self.peer.timeout(RPCTypes::InstallSnapshot, limit).into());
             }
