@@ -156,12 +156,19 @@ async fn any_failed(running: &[Running]) -> String {
     .await
 }
 
+/// Stops all at the same time: each may wait for another replica to take over what it leads.
 async fn stop(running: Vec<Running>) -> Result<(), String> {
-    for broker in running {
-        let address = broker.address();
-        broker.stop().await.map_err(|error| format!("stop the broker at {address}: {error}"))?;
+    let stopping: Vec<_> =
+        running.into_iter().map(|broker| (broker.address(), tokio::spawn(broker.stop()))).collect();
+    let mut result = Ok(());
+    for (address, stopped) in stopping {
+        let stopped = match stopped.await {
+            Ok(stopped) => stopped.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        result = result.and(stopped.map_err(|error| format!("stop the broker at {address}: {error}")));
     }
-    Ok(())
+    result
 }
 
 /// The line that RocketMQ's start scripts and tests wait for.
