@@ -2,9 +2,9 @@
 //! derived from committed entries up to date.
 //!
 //! Entries are checked one by one from the checkpoint on: CRCs, position, and that each is the one behind the one
-//! before. The first that fails ends the log. A write that was cut off leaves nothing good behind it; where good entries
-//! stand behind a bad one, this replica may have acknowledged what is now gone, and must not vote until it has it again:
-//! [`super::OpenedEntries::damaged_below`].
+//! before. The first that fails ends the log. If that is before what this replica knew to be committed, it may have
+//! acknowledged what is now gone, and must not vote until it has it again: [`super::OpenedEntries::damaged_below`]. In a
+//! group that syncs, a majority has every committed entry, so there is always one that may vote.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -15,7 +15,7 @@ use super::entry::{EntryError, EntryHead, decode_entry, decode_head};
 use super::entry_log::{EntryId, TailEntry, follows};
 use super::recovery::{EntryOptions, Plan};
 use super::{Error, Result, Store};
-use crate::message::{MAGIC_V1, Record};
+use crate::message::Record;
 use crate::model::{LogIndex, PhysicalOffset, QueueId, QueueOffset, Topic, system_topic};
 
 /// What was found in a log.
@@ -74,16 +74,16 @@ impl Store {
         let end = found.end;
         let closed_here = clean && state.ours.is_some_and(|ours| ours.flushed == end);
         if !closed_here {
+            // Only what was known to be committed counts: a power failure may leave any part of what was not synced, and
+            // nobody was told of that.
             let missing = |index: &LogIndex| found.last.is_none_or(|last| *index > last.index);
-            let known = self.entries_behind(end)?.max(options.committed_index);
-            found.damaged_below = known.filter(missing);
+            found.damaged_below = options.committed_index.filter(missing);
             self.cut(end, &reason)?;
         }
         let visible = if end < visible {
             tracing::error!(%end, committed = %visible, reason, "the log is damaged below what was committed");
             self.queues.cut(end)?;
             self.checkpoint.write(CheckpointState::default())?;
-            found.damaged_below = found.damaged_below.max(options.committed_index);
             end
         } else {
             visible
@@ -176,35 +176,5 @@ impl Store {
             return Ok(Some(EntryId { index: head.index, term: head.term, crc: head.crc }));
         }
         Ok(None)
-    }
-
-    /// Returns the highest index of entries whose head stands anywhere behind `end`.
-    fn entries_behind(&self, end: PhysicalOffset) -> Result<Option<LogIndex>> {
-        let mut highest = None;
-        for segment in self.log.segments() {
-            if segment.end() <= end {
-                continue;
-            }
-            let from = segment.base().max(end);
-            let at = from.0 - segment.base().0;
-            let used = segment
-                .file()
-                .last_used(at)
-                .map_err(|error| Error::io("read the tail of segment", segment.path(), error))?;
-            let Some(used) = used.and_then(|used| usize::try_from(used - at).ok()) else { continue };
-            let bytes = &segment.tail(from)[..used];
-            let magic = MAGIC_V1.to_be_bytes();
-            // What stands at the end itself is the entry that was cut off.
-            let first = usize::from(from == end);
-            for start in first..bytes.len().saturating_sub(8) {
-                if bytes[start + 4..start + 8] != magic {
-                    continue;
-                }
-                if let Ok(head) = decode_head(&segment.tail(from)[start..], from.plus(start as u64)) {
-                    highest = highest.max(Some(head.index));
-                }
-            }
-        }
-        Ok(highest)
     }
 }

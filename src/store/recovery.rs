@@ -75,7 +75,7 @@ pub struct OpenedEntries {
     pub log: EntryLog,
     /// Makes entries visible.
     pub committer: Committer,
-    /// Set if good entries were found behind a damaged one: entries up to this index were in the log once.
+    /// Set if the log ends before an entry that was known to be committed: this one.
     pub damaged_below: Option<LogIndex>,
 }
 

@@ -38,7 +38,9 @@ impl SmallDisk {
             return Some(Self(at.to_owned()));
         }
         assert!(std::env::var_os("CI").is_none(), "CI needs to mount a tmpfs");
-        eprintln!("SKIPPED: full disks of replicas are NOT tested: a tmpfs cannot be mounted, which needs root");
+        eprintln!(
+            "SKIPPED: full disks of replicas are NOT tested: a tmpfs cannot be mounted, which needs root"
+        );
         None
     }
 

@@ -72,7 +72,9 @@ async fn survive(mut group: RaftGroup, fault: Fault, rounds: usize) {
         }
         let first_ack = load.ledger.first_ack_after(start).await;
         let new_route = routes.left(&old, start).await;
-        eprintln!("{fault:?} {round}: n{leader}, first ack after {first_ack:?}, new route after {new_route:?}");
+        eprintln!(
+            "{fault:?} {round}: n{leader}, first ack after {first_ack:?}, new route after {new_route:?}"
+        );
         first_acks.push(first_ack);
         new_routes.push(new_route);
         match fault {

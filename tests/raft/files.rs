@@ -22,7 +22,13 @@ pub(crate) fn assert_equal(stores: &[&Path], end: u64) {
             assert_eq!(at, None, "{name} differs in {} and {}", first.display(), other.display());
         }
         let other_queues = consume_queues(other, end);
-        assert_eq!(names(&queues), names(&other_queues), "queues of {} and {}", first.display(), other.display());
+        assert_eq!(
+            names(&queues),
+            names(&other_queues),
+            "queues of {} and {}",
+            first.display(),
+            other.display()
+        );
         for (name, entries) in &queues {
             let other_entries = &other_queues[name];
             let at = entries.iter().zip(other_entries).position(|(a, b)| a != b);

@@ -82,10 +82,7 @@ impl RaftGroup {
             namesrv_addr,
             folder,
             namesrv,
-            client: Client::new(ClientConfig {
-                connect_timeout: STATUS_TIMEOUT,
-                ..ClientConfig::default()
-            }),
+            client: Client::new(ClientConfig { connect_timeout: STATUS_TIMEOUT, ..ClientConfig::default() }),
             overrides: overrides.iter().map(|&text| text.to_owned()).collect(),
             net,
         };

@@ -20,7 +20,8 @@ async fn a_java_producer_loses_nothing_acknowledged_when_leaders_are_killed() {
     let mut group = RaftGroup::start(&["defaultTopicQueueNums=4"]).await;
     let acked = group.folder.path().join("acked");
     let (namesrv, file) = (group.namesrv_addr.to_string(), acked.display().to_string());
-    let mut sender = ChildProcess::start("sender", &mut java.load(&["send", &namesrv, "KillTopic", "4", &file]));
+    let mut sender =
+        ChildProcess::start("sender", &mut java.load(&["send", &namesrv, "KillTopic", "4", &file]));
     grown(&acked, 50).await;
     for _ in 0..rounds("QUORATE_KILLS", 2) {
         let leader = group.healthy().await;

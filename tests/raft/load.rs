@@ -77,7 +77,8 @@ impl Load {
         let (stop, stopping) = watch::channel(false);
         let senders = (0..SENDERS)
             .map(|number| {
-                let client = Client::new(ClientConfig { connect_timeout: CONNECT, ..ClientConfig::default() });
+                let client =
+                    Client::new(ClientConfig { connect_timeout: CONNECT, ..ClientConfig::default() });
                 let (ledger, addresses) = (Arc::clone(&ledger), addresses.clone());
                 let home = number % addresses.len();
                 let sender = Sender { number, client, addresses, home, at: home, away: 0, ledger };
@@ -274,6 +275,7 @@ fn place(answer: &Command) -> (u64, u64) {
 /// A refusal without its numbers and addresses.
 fn kind_of(answer: &Command) -> String {
     let remark = answer.remark.clone().unwrap_or_default();
-    let words: Vec<_> = remark.split(' ').filter(|word| !word.contains(|c: char| c.is_ascii_digit())).collect();
+    let words: Vec<_> =
+        remark.split(' ').filter(|word| !word.contains(|c: char| c.is_ascii_digit())).collect();
     format!("{} {:.70}", answer.code, words.join(" "))
 }

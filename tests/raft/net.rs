@@ -76,7 +76,8 @@ impl Net {
 
     /// Cuts a host off, all at once.
     pub(crate) fn cut(&self, node: usize, cut: Cut) {
-        let others: Vec<_> = (0..NODES).filter(|other| *other != node).map(|other| self.node(other)).collect();
+        let others: Vec<_> =
+            (0..NODES).filter(|other| *other != node).map(|other| self.node(other)).collect();
         let mut rules = String::from("*filter\n");
         let mut rule = |text: String| rules.push_str(&format!("{text}\n"));
         match cut {

@@ -136,7 +136,11 @@ async fn a_replica_that_lost_its_disk_rejoins_under_load() {
     assert_eq!((status.state.as_str(), status.last_index), ("OUTSIDE", 0), "it stays outside until told");
     let began = Instant::now();
     let rejoined = mqadmin(&group, &["rejoin", "-i", &id]);
-    assert!(text(&rejoined).ends_with(&format!("{id} is a voter of {GROUP} again.\n")), "{}", text(&rejoined));
+    assert!(
+        text(&rejoined).ends_with(&format!("{id} is a voter of {GROUP} again.\n")),
+        "{}",
+        text(&rejoined)
+    );
     eprintln!("{id} took part again after {:?}", began.elapsed());
     group.healthy().await;
     load.ledger.grown_by(100).await;

@@ -82,7 +82,10 @@ impl Report {
             }
             for record in records(&answer) {
                 let at = stored.len();
-                assert_eq!(record.queue_offset, at as u64, "n{replica}: the offsets of queue {queue} have a hole");
+                assert_eq!(
+                    record.queue_offset, at as u64,
+                    "n{replica}: the offsets of queue {queue} have a hole"
+                );
                 let message = parse(&record.text()).filter(|(sender, _)| *sender == queue);
                 if message.is_none() {
                     self.invented += 1;
@@ -153,7 +156,9 @@ impl Report {
             if differing > 0 {
                 self.differing += differing;
                 let (here, there) = (other.get(same), first.get(same));
-                self.example(format!("n{replica} queue {queue} offset {same}: {here:?}, elsewhere {there:?}"));
+                self.example(format!(
+                    "n{replica} queue {queue} offset {same}: {here:?}, elsewhere {there:?}"
+                ));
             }
         }
     }

@@ -89,7 +89,8 @@ impl ReadWatch {
         let committed = Arc::new(AtomicI64::new(0));
         let (reads, stale) = (Arc::<AtomicI64>::default(), Arc::<Mutex<Vec<String>>>::default());
         let addresses = group.addresses();
-        let mut tasks = vec![tokio::spawn(commit(addresses.clone(), Arc::clone(&committed), stopping.clone()))];
+        let mut tasks =
+            vec![tokio::spawn(commit(addresses.clone(), Arc::clone(&committed), stopping.clone()))];
         for address in addresses {
             let reader = Reader {
                 client: Client::new(ClientConfig { connect_timeout: PATIENCE, ..ClientConfig::default() }),
@@ -113,7 +114,12 @@ impl ReadWatch {
         let stale = self.stale.lock().unwrap();
         let reads = self.reads.load(Ordering::Relaxed);
         assert!(reads > 0, "nothing was read");
-        assert!(stale.is_empty(), "{} of {reads} reads were stale: {:#?}", stale.len(), &stale[..stale.len().min(10)]);
+        assert!(
+            stale.is_empty(),
+            "{} of {reads} reads were stale: {:#?}",
+            stale.len(),
+            &stale[..stale.len().min(10)]
+        );
     }
 }
 
@@ -129,7 +135,8 @@ async fn commit(addresses: Vec<String>, committed: Arc<AtomicI64>, stop: watch::
         if *stop.borrow() {
             return;
         }
-        let request = question(RequestCode::UpdateConsumerOffset).with_field("commitOffset", value.to_string());
+        let request =
+            question(RequestCode::UpdateConsumerOffset).with_field("commitOffset", value.to_string());
         match client.call(&addresses[at], request, PATIENCE).await {
             Ok(answer) if answer.code == 0 => committed.store(value, Ordering::SeqCst),
             _ => at = (at + 1) % addresses.len(),

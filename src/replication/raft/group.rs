@@ -482,6 +482,8 @@ impl Group {
         }
         self.queue.close();
         self.stop.send_replace(true);
+        // Nothing is committed any more: whoever waits for it would wait for ever.
+        self.shared.waiting.stop();
         let tasks: Vec<_> = self.lock_tasks().drain(..).collect();
         for task in tasks {
             let _ = task.await;
@@ -649,13 +651,14 @@ fn open(
         restart_at,
     };
     let opened = Store::open_entries(config, options, disk, clock, listener).map_err(io::Error::other)?;
-    let image = match (image, opened.log.last()) {
-        // The log was damaged and ends before the image: what follows is applied again.
-        (Some(image), Some(last)) if opened.damaged_below.is_some() && image.covers_more_than(&last) => {
-            Some(image.cut_to(&last, opened.log.end()))
-        }
-        (image, _) => image,
-    };
+    // The log may be damaged and end before the image: what follows is applied again.
+    let (mut opened, mut image) = (opened, image);
+    if let (Some(known), Some(last)) = (&image, opened.log.last())
+        && known.covers_more_than(&last)
+    {
+        opened.damaged_below = opened.damaged_below.max(known.last_log_id().map(|id| LogIndex(id.index())));
+        image = image.map(|image| image.cut_to(&last, opened.log.end()));
+    }
     let tables = image.as_ref().map_or_else(MetadataImage::default, |image| image.metadata.clone());
     metadata.restore(&tables).map_err(io::Error::other)?;
     if let Some(image) = &install {
@@ -773,7 +776,10 @@ async fn commit_notes(group: Arc<Group>) {
         }
         for change in pending {
             // What is not committed stays noted, as long as this replica leads.
-            let _ = change.committed().await;
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return,
+                _ = change.committed() => {}
+            }
         }
     }
 }

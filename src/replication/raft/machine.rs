@@ -106,6 +106,8 @@ impl Shared {
     pub(super) fn save_image(&self) -> io::Result<()> {
         let _one_at_a_time = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
         let image = self.image();
+        // An image must not know more than a power failure leaves of the log.
+        self.store.flush_log().map_err(io::Error::other)?;
         self.files.save_image(&image)?;
         self.lock().imaged = self.clock.instant();
         Ok(())
@@ -136,6 +138,7 @@ impl Shared {
         }
         let mut image = self.image().with_queues(queues);
         image.position = base.0;
+        self.store.flush_log().map_err(io::Error::other)?;
         self.files.save_snapshot(&image)
     }
 
