@@ -100,6 +100,7 @@ pub(crate) async fn run(
 ) {
     let mut role = context.role();
     let mut role_since = Instant::now();
+    let mut known_leader = leader_of(&role.borrow());
     let mut registered = None;
     let mut servers: BTreeMap<String, Server> = BTreeMap::new();
     let mut calls = JoinSet::new();
@@ -141,7 +142,14 @@ pub(crate) async fn run(
                 Ok(()) => servers.values_mut().for_each(|server| server.due = Instant::now()),
                 Err(_) => break,
             },
-            () = changed(&mut role) => role_since = Instant::now(),
+            () = changed(&mut role) => {
+                // Elections without a winner change the term alone.
+                let leader = leader_of(&role.borrow());
+                if leader != known_leader {
+                    role_since = Instant::now();
+                    known_leader = leader;
+                }
+            }
             Some(called) = calls.join_next() => if let Ok(called) = called {
                 let Called { address, number, refused } = called;
                 if let Some(server) = servers.get_mut(&address).filter(|server| server.number == number) {
@@ -180,6 +188,14 @@ fn identity(role: &Role, ids: Ids, led: bool, since: Duration) -> Option<Identit
         (Some(broker_id), Role::Follower { leader: None, .. }) => {
             (since >= LEADERLESS).then_some(Identity { broker_id, term })
         }
+    }
+}
+
+/// Returns who leads as far as a replica knows; for itself, an empty address.
+fn leader_of(role: &Role) -> Option<String> {
+    match role {
+        Role::Leader(_) => Some(String::new()),
+        Role::Follower { leader, .. } => leader.clone(),
     }
 }
 

@@ -34,6 +34,8 @@ const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How soon the leader tries again to make topics that it could not make.
 const TOPICS_RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the new leader has to register before the old one takes its registration back.
+const HAND_OVER_SETTLES: Duration = Duration::from_millis(300);
 /// How long another replica may take to become leader before this one stops all the same.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -224,7 +226,11 @@ impl Running {
             return;
         }
         match tokio::time::timeout(HAND_OVER_TIMEOUT, context.replication.transfer_leader(None)).await {
-            Ok(Ok(())) => tracing::info!("leadership handed over"),
+            Ok(Ok(())) => {
+                tracing::info!("leadership handed over");
+                // The name servers shall know the new leader before they forget this one.
+                tokio::time::sleep(HAND_OVER_SETTLES).await;
+            }
             Ok(Err(error)) => tracing::warn!(%error, "leadership not handed over; the others elect"),
             Err(_) => tracing::warn!("leadership not handed over in time; the others elect"),
         }
