@@ -22,6 +22,8 @@ const REPLICA_STEP: u16 = 10;
 const GROUP_STEP: u16 = 100;
 /// From a replica's port for clients to its Raft port.
 const RAFT_STEP: u16 = 2;
+/// From the port of a process's first broker to that of its metrics, which is open only if the settings say so.
+const METRICS_STEP: u16 = 4;
 /// CommitLog files of a group on one machine, which makes three of each. A store keeps its size for good.
 const SEGMENT_BYTES: u32 = 128 << 20;
 
@@ -88,7 +90,7 @@ impl Layout {
         }
         let last = u32::from(GROUP_STEP) * u32::from(self.groups - 1)
             + u32::from(REPLICA_STEP) * u32::from(self.replicas - 1)
-            + u32::from(RAFT_STEP);
+            + u32::from(METRICS_STEP);
         if self.first_port < 3 || u32::from(self.first_port) + last > u32::from(u16::MAX) {
             bail!("--broker-port {}: expected 3 to {}", self.first_port, u32::from(u16::MAX) - last);
         }
@@ -141,6 +143,7 @@ impl Layout {
             ("dLegerGroup", name),
             ("dLegerPeers", peers.join(";")),
             ("dLegerSelfId", format!("n{replica}")),
+            ("metricsPromExporterPort", (self.port(replica, 0) + METRICS_STEP).to_string()),
         ];
         if self.groups > 1 {
             settings.push(("preferredLeaderIds", format!("n{}", group % self.replicas)));
@@ -234,7 +237,7 @@ mod tests {
         assert!(
             refusal(data, &["--replicas", "1", "--groups", "2"]).contains("a single broker has no group")
         );
-        assert_eq!(refusal(data, &["--broker-port", "65520"]), "--broker-port 65520: expected 3 to 65513");
+        assert_eq!(refusal(data, &["--broker-port", "65520"]), "--broker-port 65520: expected 3 to 65511");
     }
 
     #[test]
@@ -253,6 +256,7 @@ mod tests {
              enableDLegerCommitLog=true\n\
              listenPort=11031\n\
              mappedFileSizeCommitLog=134217728\n\
+             metricsPromExporterPort=10935\n\
              preferredLeaderIds=n1\n\
              storePathRootDir=/data/n2/broker-b\n"
         );

@@ -13,13 +13,15 @@ use crate::config::{self, BrokerConfig, Environment, Loaded, Sources};
 use crate::env::Disk;
 
 /// Keys that make a replica what it is, so that they cannot be the same for all.
-const OF_ONE_REPLICA: [&str; 10] = [
+const OF_ONE_REPLICA: [&str; 12] = [
     "brokerName",
     "dLegerGroup",
     "dLegerPeers",
     "dLegerSelfId",
     "enableDLegerCommitLog",
+    "healthPort",
     "listenPort",
+    "metricsPromExporterPort",
     "preferredLeaderId",
     "preferredLeaderIds",
     "storePathCommitLog",
