@@ -47,6 +47,46 @@ async fn nothing_acknowledged_is_lost_when_the_leader_is_cut_off() {
     survive(group, Fault::Cut(cuts), rounds("QUORATE_PARTITIONS", 3)).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_acknowledged_is_lost_when_all_replicas_are_killed_at_once() {
+    let _alone = alone().await;
+    let mut group = RaftGroup::start(&[]).await;
+    let load = Load::start(&group).await;
+    let (mut first_acks, start) = (Times::default(), Instant::now());
+    for _ in 0..rounds("QUORATE_KILLS", 2) {
+        load.ledger.grown_by(300).await;
+        (0..3).for_each(|replica| group.kill(replica));
+        let killed = Instant::now();
+        (0..3).for_each(|replica| group.spawn(replica));
+        first_acks.push(load.ledger.first_ack_after(killed).await);
+        group.healthy().await;
+    }
+    let pause = load.ledger.longest_pause_since(start);
+    let report = finish(&mut group, load).await;
+    figures::print("all killed", &first_acks, &Times::default(), pause, &report);
+    assert_clean(&report, &group);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_follower_fails_no_send() {
+    let _alone = alone().await;
+    let mut group = RaftGroup::start(&[]).await;
+    let load = Load::start(&group).await;
+    let start = Instant::now();
+    for _ in 0..rounds("QUORATE_KILLS", 2) {
+        let follower = (group.healthy().await + 1) % 3;
+        group.kill(follower);
+        load.ledger.grown_by(300).await;
+        group.restart(follower).await;
+    }
+    group.healthy().await;
+    let pause = load.ledger.longest_pause_since(start);
+    let report = finish(&mut group, load).await;
+    figures::print("follower killed", &Times::default(), &Times::default(), pause, &report);
+    assert_clean(&report, &group);
+    assert_eq!(report.failed, 0, "sends failed");
+}
+
 async fn survive(mut group: RaftGroup, fault: Fault, rounds: usize) {
     let load = Load::start(&group).await;
     let routes = RouteWatch::start(&group);

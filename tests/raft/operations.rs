@@ -77,6 +77,27 @@ async fn a_leader_that_moves_every_second_fails_no_send() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_transfer_to_a_replica_that_hangs_costs_no_more_than_an_election() {
+    let _alone = alone().await;
+    let mut group = RaftGroup::start(&[]).await;
+    let load = Load::start(&group).await;
+    let leader = group.healthy().await;
+    let hanging = (leader + 1) % 3;
+    group.pause(hanging);
+    let began = Instant::now();
+    let answer = group.transfer(hanging).await;
+    let pause = load.ledger.longest_pause_since(began);
+    load.ledger.grown_by(100).await;
+    group.resume(hanging);
+    group.healthy().await;
+    eprintln!("a transfer to a replica that hangs: {answer:?}, longest pause {pause:?}");
+    let report = finish(&mut group, load).await;
+    assert_clean(&report, &group);
+    assert!(answer.is_err(), "it cannot have taken over");
+    assert!(pause < Duration::from_secs(2), "nobody was acknowledged for {pause:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn replicas_come_and_go_under_load() {
     let _alone = alone().await;
     let mut group = RaftGroup::start(&[]).await;
