@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -148,7 +148,7 @@ impl Faults {
 
 /// The answer of the disk of a dead process.
 pub(super) fn dead() -> io::Error {
-    io::Error::new(ErrorKind::Other, "the process is dead")
+    io::Error::other("the process is dead")
 }
 
 #[cfg(test)]

@@ -280,12 +280,12 @@ impl EntryLog {
         let mut bytes = 0;
         let mut index = from;
         while index < to {
-            let entry = match self.from_tail(index)? {
+            let entry = match self.tail_entry(index)? {
                 Some(entry) => entry,
-                None => match self.from_file(index)? {
+                None => match self.file_entry(index)? {
                     Some(entry) => entry,
                     // It was applied between the two looks, or the log has it not.
-                    None => match self.from_tail(index)? {
+                    None => match self.tail_entry(index)? {
                         Some(entry) => entry,
                         None if entries.is_empty() => {
                             index = LogIndex(index.0 + 1);
@@ -383,7 +383,7 @@ impl EntryLog {
         self.writer.stop();
     }
 
-    fn from_tail(&self, index: LogIndex) -> Result<Option<StoredEntry>> {
+    fn tail_entry(&self, index: LogIndex) -> Result<Option<StoredEntry>> {
         let entry = {
             let state = self.lock();
             let Some(first) = state.tail.front() else { return Ok(None) };
@@ -399,7 +399,7 @@ impl EntryLog {
         Ok(Some(StoredEntry { index, term, kind, position, bytes }))
     }
 
-    fn from_file(&self, index: LogIndex) -> Result<Option<StoredEntry>> {
+    fn file_entry(&self, index: LogIndex) -> Result<Option<StoredEntry>> {
         let Some(queue) = self.queue() else { return Ok(None) };
         let Some(QueueEntry { position, size, .. }) = queue.entry(QueueOffset(index.0))? else {
             return Ok(None);
@@ -524,7 +524,7 @@ impl State {
                 }
                 rest = &rest[record.total_size..];
             }
-            head.forgotten.iter().for_each(|topic| self.offsets.forget(&Topic::new(*topic)));
+            head.forgotten.iter().for_each(|topic| self.offsets.forget(&Topic::new(topic)));
         }
         Ok(())
     }

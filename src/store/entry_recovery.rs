@@ -110,7 +110,7 @@ impl Store {
             self.dispatch_record(&record, Announce::No)?;
             rest = &rest[record.total_size..];
         }
-        head.forgotten.iter().try_for_each(|topic| self.queues.remove_topic(&Topic::new(*topic)))
+        head.forgotten.iter().try_for_each(|topic| self.queues.remove_topic(&Topic::new(topic)))
     }
 
     /// Goes through the entries from `found.end` on; `each` says which belong to the tail. Returns why the log ends.

@@ -218,7 +218,7 @@ impl Machine {
 
     /// Removes the queues of deleted topics.
     async fn forget(&self, head: &EntryHead<'_>) -> io::Result<()> {
-        let topics: Vec<Topic> = head.forgotten.iter().map(|topic| Topic::new(*topic)).collect();
+        let topics: Vec<Topic> = head.forgotten.iter().map(|topic| Topic::new(topic)).collect();
         let (shared, committer) = (Arc::clone(&self.shared), Arc::clone(&self.committer));
         blocking(move || {
             shared.save_image()?;

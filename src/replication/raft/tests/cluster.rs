@@ -14,7 +14,7 @@ use super::super::links;
 use crate::env::{Clock, Disk, Faults};
 use crate::message::{Message, Record, SysFlag};
 use crate::metadata::{Metadata, MetadataCommand, decode_commands};
-use crate::model::{LogIndex, PhysicalOffset, QueueId, QueueOffset, Term, Topic, system_topic};
+use crate::model::{PhysicalOffset, QueueId, QueueOffset, Term, Topic, system_topic};
 use crate::replication::raft::Group;
 use crate::replication::{Error, FlushMode, GroupSettings, Mode, Peer, QueueLimits, Replication, Role};
 use crate::store::{
@@ -82,10 +82,6 @@ impl Node {
     /// Returns why its store failed, if it did.
     pub(super) fn failure(&self) -> Option<&String> {
         self.failure.get()
-    }
-
-    pub(super) fn applied(&self) -> LogIndex {
-        self.replication.status().unwrap().applied_index
     }
 
     pub(super) async fn send(&self, topic: &str, text: &str) -> Result<u64, Error> {
@@ -271,13 +267,6 @@ impl Cluster {
 
     pub(super) async fn leader(&self) -> (usize, Term) {
         let (node, term) = eventually("a leader", || self.leader_now()).await;
-        (node.id, term)
-    }
-
-    /// Waits for a leader other than `id`.
-    pub(super) async fn leader_but(&self, id: usize) -> (usize, Term) {
-        let other = || self.leader_now().filter(|(node, _)| node.id != id);
-        let (node, term) = eventually("another leader", other).await;
         (node.id, term)
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt, stream};
 
-use super::cluster::{Cluster, Content, LIMIT, READ, Shape, Stored, draft, within};
+use super::cluster::{Cluster, Content, LIMIT, READ, Shape, Stored, draft, eventually, within};
 use crate::message::Record;
 use crate::metadata::MetadataCommand;
 use crate::model::{Group, Perm, QueueId, QueueOffset, Topic, TopicConfig};
@@ -267,6 +267,12 @@ impl Schedule {
     }
 
     async fn check(&self, run: &Run) {
+        // What was noted on the last leader is still to be committed; what was noted on others is forgotten.
+        let nodes = run.cluster.running();
+        eventually("noted offsets are committed", || {
+            nodes.iter().all(|node| node.metadata.noted().is_empty()).then_some(())
+        })
+        .await;
         let content = run.cluster.assert_equal().await;
         for node in run.cluster.running() {
             content.check_tables(&node);
