@@ -68,7 +68,7 @@ pub(crate) struct Group {
     /// Why it does not, and what to do.
     pub(super) outside: Mutex<Option<String>>,
     /// Where clients reach the others.
-    pub(super) addresses: Mutex<HashMap<u64, String>>,
+    pub(super) addresses: watch::Sender<HashMap<u64, String>>,
     pub(super) role: watch::Sender<Role>,
     queue: Arc<AppendQueue>,
     pub(super) leader_changes: AtomicU64,
@@ -135,7 +135,7 @@ impl Group {
             replica: Mutex::new(replica),
             raft: OnceLock::new(),
             outside: Mutex::new(Some("it has just started".into())),
-            addresses: Mutex::default(),
+            addresses: watch::channel(HashMap::new()).0,
             role: watch::channel(Role::Follower { term: Term(0), leader: None }).0,
             queue: Arc::new(AppendQueue::new(limits)),
             leader_changes: AtomicU64::new(0),
@@ -169,6 +169,7 @@ impl Group {
         self.lock_tasks().extend([
             tokio::spawn(roles::run(Arc::clone(self), raft.clone())),
             tokio::spawn(roles::learn_addresses(Arc::clone(self))),
+            tokio::spawn(roles::learn_leader(Arc::clone(self), raft.clone())),
             tokio::spawn(roles::tend(Arc::clone(self), raft.clone())),
             tokio::spawn(super::mend::run(Arc::clone(self))),
             tokio::spawn(propose(Arc::clone(self), raft.clone())),
@@ -460,7 +461,7 @@ impl Group {
         if id == self.settings.id {
             return Some(self.settings.client_address.clone());
         }
-        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        self.addresses.borrow().get(&id).cloned()
     }
 
     /// Hands over, stops openraft, and closes the store.

@@ -21,6 +21,8 @@ const LOOK: Duration = Duration::from_millis(100);
 const TEND: Duration = Duration::from_secs(1);
 /// How often the other replicas are asked where clients reach them.
 const ASK: Duration = Duration::from_secs(3);
+/// How soon a leader is asked again where clients reach it.
+const ASK_LEADER: Duration = Duration::from_millis(50);
 /// How long an entry may wait for a majority before those who wait for it are told. As DLedger's quorum time-out.
 const CONFIRM_LIMIT: Duration = Duration::from_millis(2500);
 /// A leader that did not hear from a majority for so long says so.
@@ -33,6 +35,7 @@ pub(super) async fn run(group: Arc<Group>, raft: Raft) {
     let mut stop = group.stop.subscribe();
     let mut server = raft.server_metrics();
     let mut applied = group.shared.applied_term.subscribe();
+    let mut addresses = group.addresses.subscribe();
     let failed = raft.metrics();
     loop {
         publish(&group, &raft);
@@ -45,6 +48,7 @@ pub(super) async fn run(group: Arc<Group>, raft: Raft) {
             _ = stop.wait_for(|stop| *stop) => break,
             changed = server.changed() => if changed.is_err() { break },
             changed = applied.changed() => if changed.is_err() { break },
+            changed = addresses.changed() => if changed.is_err() { break },
             () = tokio::time::sleep(LOOK) => {}
         }
     }
@@ -111,7 +115,35 @@ async fn learn_address(group: &Group, id: u64) {
     if let Ok(answer) = hello(&address, target, HELLO_LIMIT).await
         && !answer.client_address.is_empty()
     {
-        group.addresses.lock().unwrap_or_else(PoisonError::into_inner).insert(id, answer.client_address);
+        group.addresses.send_if_modified(|known| {
+            let before = known.insert(id, answer.client_address.clone());
+            before.as_ref() != Some(&answer.client_address)
+        });
+    }
+}
+
+/// Asks a leader where clients reach it, as soon as there is one of which that is not known: it has just been added to
+/// the group, or it started after the last question.
+pub(super) async fn learn_leader(group: Arc<Group>, raft: Raft) {
+    let mut stop = group.stop.subscribe();
+    let mut server = raft.server_metrics();
+    loop {
+        let leader = server.borrow_watched().current_leader;
+        let unknown = leader.filter(|id| group.client_address(*id).is_none());
+        let ask_or_wait = async {
+            match unknown {
+                Some(id) => {
+                    learn_address(&group, id).await;
+                    tokio::time::sleep(ASK_LEADER).await;
+                    true
+                }
+                None => server.changed().await.is_ok(),
+            }
+        };
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            go_on = ask_or_wait => if !go_on { return },
+        }
     }
 }
 
