@@ -330,12 +330,14 @@ impl RaftGroup {
 
     /// Returns the lines of all replicas that a human would have to look at.
     pub(crate) fn errors(&self) -> Vec<String> {
+        // openraft says so of every stop.
+        let is_stop = |line: &str| line.contains("ERROR openraft") && line.contains("raft stopped");
         let is_error = |line: &&str| line.contains(" ERROR ") || line.contains("panicked");
         (0..self.replicas.len())
             .flat_map(|replica| {
                 let printed = self.printed(replica);
-                let lines = printed.lines().filter(is_error).map(|line| format!("n{replica}: {line}"));
-                lines.collect::<Vec<_>>()
+                let lines = printed.lines().filter(is_error).filter(|line| !is_stop(line));
+                lines.map(|line| format!("n{replica}: {line}")).collect::<Vec<_>>()
             })
             .collect()
     }
