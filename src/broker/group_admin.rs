@@ -75,8 +75,10 @@ where
 }
 
 fn not_leading(group: &Replication) -> Error {
-    let leader = match &*group.role().borrow() {
-        Role::Follower { leader: Some(address), .. } => Some(address.clone()),
+    // A clone: the status looks at the role, too.
+    let role = group.role().borrow().clone();
+    let leader = match role {
+        Role::Follower { leader: Some(address), .. } => Some(address),
         _ => group.status().and_then(|status| status.leader_address),
     };
     Error::NotLeading(match leader {

@@ -73,10 +73,14 @@ fn publish(group: &Group, raft: &Raft) {
 }
 
 fn role_now(group: &Group, raft: &Raft) -> Role {
-    let server = raft.server_metrics();
-    let server = server.borrow_watched();
-    let term = Term(server.vote.leader_id.term);
-    if server.state == ServerState::Leader {
+    let (state, term, leader) = {
+        let server = raft.server_metrics();
+        let server = server.borrow_watched();
+        (server.state, Term(server.vote.leader_id.term), server.current_leader)
+    };
+    // The metrics must not be borrowed any more: `quorum_age` borrows them, too, and would wait for ever for a Raft task
+    // that wants to change them in between.
+    if state == ServerState::Leader {
         let heard = quorum_age(raft).is_none_or(|age| age < QUORUM_LOST);
         // Everything of the terms before is applied when an entry of the own term is.
         if heard && *group.shared.applied_term.borrow() == term.0 {
@@ -84,7 +88,7 @@ fn role_now(group: &Group, raft: &Raft) -> Role {
         }
         return Role::Follower { term, leader: None };
     }
-    let other = server.current_leader.filter(|id| *id != group.settings.id);
+    let other = leader.filter(|id| *id != group.settings.id);
     Role::Follower { term, leader: other.and_then(|id| group.client_address(id)) }
 }
 
