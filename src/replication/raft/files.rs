@@ -1,5 +1,6 @@
 //! The small files of a replica, below `raft/` in its store. Each is replaced as a whole: temporary file, sync, rename,
-//! sync of the folder.
+//! sync of the folder; but for the vote, which must not need room on the disk: it has two places in a file of fixed size,
+//! written in turn, so that a write that is cut off leaves the vote before it.
 //!
 //! | file | holds | failure thought of |
 //! |---|---|---|
@@ -30,6 +31,11 @@ const COMMITTED: &[u8; 8] = b"QUORCOM1";
 const IMAGE: &[u8; 8] = b"QUORIMG1";
 const BARRIER: &[u8; 8] = b"QUORBAR1";
 
+/// Bytes from one place of the vote to the other: never in one sector.
+const VOTE_PLACE: u64 = 4096;
+/// Bytes of a vote in its place: magic, CRC, number, term, replica, whether it is committed.
+const VOTE_LEN: usize = 12 + 8 + 8 + 8 + 1;
+
 /// Who this replica is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ReplicaFile {
@@ -54,7 +60,9 @@ impl Files {
         if let Some(parent) = folder.parent() {
             disk.sync_folder(parent)?;
         }
-        Ok(Self { folder, disk, committed: Mutex::new(None) })
+        let files = Self { folder, disk, committed: Mutex::new(None) };
+        files.make_vote()?;
+        Ok(files)
     }
 
     pub(super) fn folder(&self) -> &std::path::Path {
@@ -62,11 +70,48 @@ impl Files {
     }
 
     pub(super) fn vote(&self) -> io::Result<Option<Vote>> {
-        Ok(self.read::<SavedVote>("vote", VOTE)?.map(Vote::from))
+        Ok(self.newest_vote()?.map(|(_, vote)| vote.into()))
     }
 
     pub(super) fn save_vote(&self, vote: &Vote) -> io::Result<()> {
-        self.save("vote", VOTE, &SavedVote::from(vote))
+        let number = self.newest_vote()?.map_or(0, |(number, _)| number + 1);
+        let bytes = to_file(VOTE, &(number, SavedVote::from(vote)));
+        assert!(bytes.len() as u64 <= VOTE_PLACE, "a vote fits its place");
+        let file = self.disk.open(&self.folder.join("vote"), false)?;
+        file.write_all_at(&bytes, number % 2 * VOTE_PLACE)?;
+        file.sync_data()
+    }
+
+    /// Returns the newer of the two votes in the file, with its number.
+    fn newest_vote(&self) -> io::Result<Option<(u64, SavedVote)>> {
+        let path = self.folder.join("vote");
+        let bytes = self.disk.read(&path)?;
+        let place = usize::try_from(VOTE_PLACE).expect("a place is small");
+        let votes = bytes.chunks(place).map(|bytes| {
+            let end = VOTE_LEN.min(bytes.len());
+            from_file::<(u64, SavedVote)>(VOTE, &bytes[..end])
+        });
+        let newest = votes.flatten().max_by_key(|(number, _)| *number);
+        if newest.is_none() && bytes.iter().any(|byte| *byte != 0) {
+            let reason = format!(
+                "{}: the vote cannot be read; take this replica back in with an empty store and mqadmin rejoin",
+                path.display()
+            );
+            return Err(io::Error::new(ErrorKind::InvalidData, reason));
+        }
+        Ok(newest)
+    }
+
+    /// Makes the file of the vote, all zero, with its blocks.
+    fn make_vote(&self) -> io::Result<()> {
+        let path = self.folder.join("vote");
+        if self.disk.exists(&path)? && self.disk.open(&path, false)?.len()? == 2 * VOTE_PLACE {
+            return Ok(());
+        }
+        let file = self.disk.open(&path, true)?;
+        file.write_all_at(&vec![0; usize::try_from(2 * VOTE_PLACE).expect("two places are small")], 0)?;
+        file.sync_all()?;
+        self.disk.sync_folder(&self.folder)
     }
 
     pub(super) fn replica(&self) -> io::Result<Option<ReplicaFile>> {

@@ -26,6 +26,9 @@ use crate::metrics::Histogram;
 use crate::model::{LogIndex, PhysicalOffset, Term, Topic};
 use crate::store::{Committer, EntryHead, EntryId, EntryKind, EntryLog, QueueSeed, Store, decode_head};
 
+/// How long a full disk is left alone before the next try.
+const FULL_WAIT: Duration = Duration::from_millis(200);
+
 /// What the state machine shares with the rest of the group.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -172,14 +175,20 @@ impl Machine {
         let before = self.shared.lock().clone();
         if before.last.is_some() && before.end.0.saturating_sub(1) / size != position.0 / size {
             let (shared, base) = (Arc::clone(&self.shared), PhysicalOffset(position.0 / size * size));
-            blocking(move || shared.save_snapshot(base)).await?;
+            with_room(move || shared.save_snapshot(base)).await?;
         }
         let seen = *position < self.shared.store.dispatched();
         if !head.forgotten.is_empty() && !seen {
             self.forget(&head).await?;
         }
         if !seen {
-            self.committer.commit(*position, bytes).map_err(io::Error::other)?;
+            // Again from its first record if an index file found no room: what is there already is left alone.
+            while let Err(error) = self.committer.commit(*position, bytes) {
+                if !matches!(error, crate::store::Error::Full { .. }) {
+                    return Err(io::Error::other(error));
+                }
+                tokio::time::sleep(FULL_WAIT).await;
+            }
         }
         let commands = match head.kind {
             EntryKind::Data => decode_commands(head.command).map_err(io::Error::other)?,
@@ -220,7 +229,7 @@ impl Machine {
     async fn forget(&self, head: &EntryHead<'_>) -> io::Result<()> {
         let topics: Vec<Topic> = head.forgotten.iter().map(|topic| Topic::new(topic)).collect();
         let (shared, committer) = (Arc::clone(&self.shared), Arc::clone(&self.committer));
-        blocking(move || {
+        with_room(move || {
             shared.save_image()?;
             topics.iter().try_for_each(|topic| committer.forget_topic(topic)).map_err(io::Error::other)
         })
@@ -292,7 +301,10 @@ impl RaftStateMachine<Types> for Machine {
         let interval = Duration::from_millis(self.shared.store.config().checkpoint_interval_ms);
         if self.shared.clock.elapsed(imaged) >= interval {
             let shared = Arc::clone(&self.shared);
-            blocking(move || shared.save_image()).await?;
+            if let Err(error) = blocking(move || shared.save_image()).await {
+                // What is applied is applied again after a restart; the next try is as good.
+                tracing::warn!(%error, "the image of the tables was not saved; tried again");
+            }
         }
         Ok(())
     }
@@ -338,6 +350,30 @@ fn snapshot_at(files: &Files, base: PhysicalOffset) -> io::Result<Option<Snapsho
     let Some(bytes) = files.snapshot_bytes(base)? else { return Ok(None) };
     let meta = decode_snapshot(&bytes)?.meta()?;
     Ok(Some(Snapshot { meta, snapshot: bytes }))
+}
+
+/// Like [`blocking`], again and again while the disk is full: a committed entry must not be given up for want of room.
+async fn with_room(work: impl Fn() -> io::Result<()> + Send + Sync + 'static) -> io::Result<()> {
+    let work = Arc::new(work);
+    let mut told = false;
+    loop {
+        let once = Arc::clone(&work);
+        match blocking(move || once()).await {
+            Err(error) if is_full(&error) => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::error!(%error, "applying waits for room on the disk");
+                }
+                tokio::time::sleep(FULL_WAIT).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    let store = error.get_ref().and_then(|inner| inner.downcast_ref::<crate::store::Error>());
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        || matches!(store, Some(crate::store::Error::Full { .. }))
 }
 
 /// Runs what blocks on the disk on a thread that may.
