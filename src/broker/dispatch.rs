@@ -13,6 +13,7 @@ use super::{
 };
 use crate::message::key;
 use crate::remoting::{Answer, Command, Connection, RequestCode};
+use crate::replication;
 
 /// Which replica of a group answers a request. A broker without replicas answers all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,7 +98,7 @@ async fn at_leader(
     code: RequestCode,
     request: Command,
 ) -> Answer {
-    if broker.context.leads() {
+    if broker.context.replication.holds_lease() {
         match handle(broker, connection, code, &request).await {
             Ok(Reply::Now(answer)) => return Answer::Now(answer),
             Ok(Reply::Later(reply)) => {
@@ -125,8 +126,12 @@ async fn find_leader(
     request: Command,
 ) -> Command {
     let forwarded = forward::forwarded_in(&request).is_some();
-    let here =
-        async |request: Arc<Command>| handle(&broker, &connection, code, &request).await?.settled().await;
+    let here = async |request: Arc<Command>| {
+        if !broker.context.replication.holds_lease() {
+            return Err(replication::Error::NotLeader.into());
+        }
+        handle(&broker, &connection, code, &request).await?.settled().await
+    };
     let answer = match broker.forward.take(code, &connection, request, &broker.context.config()) {
         Ok(errand) => broker.forward.run(errand, here).await,
         Err(error) => Err(error),

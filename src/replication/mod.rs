@@ -284,6 +284,16 @@ impl Replication {
         }
     }
 
+    /// Returns whether this replica leads and no other one can: a majority heard from it so recently that it follows
+    /// nobody else yet. A leader that was paused or cut off may still believe that it leads; what only the leader knows
+    /// must not be read from it.
+    pub fn holds_lease(&self) -> bool {
+        match &self.mode {
+            Mode::None(_) => true,
+            Mode::Group(group) => group.holds_lease(),
+        }
+    }
+
     /// Returns how many bytes wait to be written.
     pub fn queued_bytes(&self) -> usize {
         match &self.mode {

@@ -82,11 +82,11 @@ async fn start() -> Option<(RaftGroup, SmallDisk)> {
     Some((group, disk))
 }
 
-/// Waits until a replica says that its log waits for room.
-async fn stuck(group: &mut RaftGroup, replica: usize) {
-    wait("a log that waits for room", async || {
+/// Waits until a replica says that its disk is full in such words.
+async fn says(group: &mut RaftGroup, replica: usize, words: &str) {
+    wait("a replica that says that its disk is full", async || {
         assert_eq!(group.ended(replica), None, "n{replica} ended:\n{}", group.printed(replica));
-        group.printed(replica).contains("the log waits for room on the disk").then_some(())
+        group.printed(replica).contains(words).then_some(())
     })
     .await;
 }
@@ -111,7 +111,7 @@ async fn a_follower_with_a_full_disk_catches_up_when_there_is_room() {
     let load = Load::start(&group).await;
     let start = Instant::now();
     disk.fill();
-    stuck(&mut group, 0).await;
+    says(&mut group, 0, "the log waits for room on the disk").await;
     // Several segments more, without it.
     load.ledger.grown_by(6000).await;
     let pause = load.ledger.longest_pause_since(start);
@@ -133,7 +133,7 @@ async fn a_leader_with_a_full_disk_goes_on_when_there_is_room() {
     }
     let load = Load::start(&group).await;
     disk.fill();
-    stuck(&mut group, 0).await;
+    says(&mut group, 0, "messages are refused").await;
     // Long enough for those who wait to be told.
     let full = Instant::now();
     tokio::time::sleep(Duration::from_secs(4)).await;

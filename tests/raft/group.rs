@@ -319,10 +319,12 @@ impl RaftGroup {
         let mut leaders = BTreeMap::new();
         for (at, replica) in self.replicas.iter().enumerate() {
             let printed = self.printed(at);
-            for line in printed.lines().filter(|line| line.contains("this replica leads")) {
-                let term = line.rsplit("term=").next().and_then(|rest| rest.trim().parse().ok());
-                let before = leaders.insert(term.expect("a term"), replica.address.to_string());
-                assert_eq!(before, None, "two leaders in one term: {line}");
+            let terms =
+                printed.lines().filter_map(|line| line.split_once("role=Leader(Term(")?.1.split(')').next());
+            for term in terms {
+                let address = replica.address.to_string();
+                let before = leaders.insert(term.parse().expect("a term"), address.clone());
+                assert!(before.is_none_or(|before| before == address), "two leaders in term {term}");
             }
         }
         leaders

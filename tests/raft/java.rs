@@ -11,7 +11,7 @@ use super::{alone, files, rounds};
 use crate::harness::{ChildProcess, java_clients, wait};
 
 /// Messages of the round trip.
-const MESSAGES: &str = "4000";
+const MESSAGES: &str = "1500";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_java_producer_loses_nothing_acknowledged_when_leaders_are_killed() {
@@ -55,7 +55,7 @@ async fn a_java_consumer_gets_everything_while_the_leader_is_killed() {
     let mut client = ChildProcess::start("client", &mut java.load(&arguments));
     wait("messages", async || {
         let status = group.status(leader).await?;
-        (status.last_index > before + 1000).then_some(())
+        (status.last_index > before + 400).then_some(())
     })
     .await;
     group.kill(leader);

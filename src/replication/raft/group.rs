@@ -72,6 +72,8 @@ pub(crate) struct Group {
     pub(super) role: watch::Sender<Role>,
     queue: Arc<AppendQueue>,
     pub(super) leader_changes: AtomicU64,
+    /// How many hand-overs of the leadership are under way.
+    handing_over: AtomicU64,
     /// An entry that this replica lost and must have again before it votes.
     pub(super) barrier: Mutex<Option<LogIndex>>,
     /// Handed to openraft when the replica takes part.
@@ -139,6 +141,7 @@ impl Group {
             role: watch::channel(Role::Follower { term: Term(0), leader: None }).0,
             queue: Arc::new(AppendQueue::new(limits)),
             leader_changes: AtomicU64::new(0),
+            handing_over: AtomicU64::new(0),
             barrier: Mutex::new(barrier),
             machine: Mutex::new(Some(machine)),
             stop,
@@ -220,6 +223,13 @@ impl Group {
             }
             other => self.queue.change(term, other).map(|_| ()),
         }
+    }
+
+    pub(crate) fn holds_lease(&self) -> bool {
+        let lease = Duration::from_millis(self.settings.election_max_ms);
+        self.role.borrow().is_leader()
+            && self.handing_over.load(Ordering::SeqCst) == 0
+            && self.raft.get().is_some_and(|raft| quorum_age(raft).is_none_or(|age| age < lease))
     }
 
     pub(crate) fn queued_bytes(&self) -> usize {
@@ -339,6 +349,8 @@ impl Group {
     /// Hands the leadership to `to` and waits until this replica knows that it has it.
     pub(super) async fn hand_over(&self, raft: &Raft, to: u64, limit: Duration) -> Result<(), Error> {
         tracing::info!(peer = to, "leadership is handed over");
+        // The others elect without waiting for the end of the lease.
+        let _handing_over = HandingOver::begin(&self.handing_over);
         raft.trigger().transfer_leader(to).await.map_err(|error| Error::Failed(error.to_string()))?;
         let handed = raft.wait(Some(limit)).current_leader(to, "the leadership is handed over").await;
         handed.map(|_| ()).map_err(|_| {
@@ -584,6 +596,22 @@ impl Local for Group {
             return Err(format!("entry {first} is no longer in the log"));
         }
         Ok(entries.into_iter().map(|entry| entry.bytes).collect())
+    }
+}
+
+/// Counts a hand-over of the leadership while it is under way.
+struct HandingOver<'a>(&'a AtomicU64);
+
+impl<'a> HandingOver<'a> {
+    fn begin(count: &'a AtomicU64) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for HandingOver<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
