@@ -7,6 +7,7 @@ mod broker_admin;
 mod compat;
 mod consumers;
 mod demo;
+mod dledger;
 mod group_admin;
 mod harness;
 mod http;

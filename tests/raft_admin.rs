@@ -1,6 +1,6 @@
 //! Operating a Raft group of processes: `mqadmin`'s commands, `/readyz` and `/metrics` of its replicas.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command as Process, Output};
 use std::time::Duration;
@@ -30,10 +30,6 @@ struct RaftProcesses {
     _namesrv: ChildProcess,
     namesrv: SocketAddr,
     members: Vec<Member>,
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("a bound socket").port()
 }
 
 impl RaftProcesses {

@@ -2,7 +2,6 @@
 //! changes. Three replicas and a name server in this process.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -20,8 +19,8 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use crate::harness::{
-    COMMIT, Consumer, Outgoing, Peer, Pull, SUBSCRIPTION, SUSPEND, Socket, broker_port, message_queue,
-    next_begin, queue_request, texts, wait,
+    COMMIT, Consumer, Outgoing, Peer, Pull, SUBSCRIPTION, SUSPEND, Socket, broker_port, free_port,
+    message_queue, next_begin, queue_request, texts, wait,
 };
 
 /// A name server and the three replicas of `broker-a`.
@@ -33,10 +32,6 @@ struct Group {
     ports: [(u16, u16); 3],
     settings: Vec<String>,
     brokers: [Option<broker::Running>; 3],
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Group {

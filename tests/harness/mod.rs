@@ -8,8 +8,10 @@ mod socket;
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Process, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -161,15 +163,37 @@ pub(crate) fn broker_config(store: &Path, port: u16) -> BrokerConfig {
     }
 }
 
-/// Returns a free port whose second neighbour below is free, too.
+/// Ports for tests: below those that the kernel gives to outgoing connections (32768 and up), which could be taken
+/// again before the test listens on them.
+const PORTS: Range<u32> = 12_000..32_000;
+/// The next one to look at, counted from a place that differs between processes.
+static NEXT_PORT: AtomicU32 = AtomicU32::new(0);
+
+/// Returns a port that is free, and that no other test of this process was given lately.
+pub(crate) fn free_port() -> u16 {
+    port_with_room(1)
+}
+
+/// Returns a free port of a broker: its second neighbour below is free, too, and the one above.
 pub(crate) fn broker_port() -> u16 {
-    loop {
-        let main = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = main.local_addr().expect("a bound socket").port();
-        if port > 1026 && TcpListener::bind(("127.0.0.1", port - 2)).is_ok() {
-            return port;
+    port_with_room(4) + 2
+}
+
+/// Returns the first of so many ports in a row that are free.
+fn port_with_room(count: u16) -> u16 {
+    let all = PORTS.end - PORTS.start;
+    // Neighbouring processes, as of several checkouts that run their tests at a time, begin far apart.
+    let begin = std::process::id().wrapping_mul(7919);
+    for _ in 0..all {
+        let next = NEXT_PORT.fetch_add(u32::from(count), Ordering::Relaxed);
+        let first = PORTS.start + begin.wrapping_add(next) % all;
+        let Ok(first) = u16::try_from(first) else { continue };
+        let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if u32::from(first + count) <= PORTS.end && (first..first + count).all(is_free) {
+            return first;
         }
     }
+    panic!("no {count} free ports in a row");
 }
 
 /// Waits until `condition` holds; fails the test with `what` when it takes too long.
