@@ -21,8 +21,8 @@ use crate::store::{Draft, ReadLimits, ReadStatus};
 
 /// How often a level without due messages is looked at, as Java's `DELAY_FOR_A_WHILE`.
 const IDLE: Duration = Duration::from_millis(100);
-/// How long a level waits after a failure, as Java's `DELAY_FOR_A_PERIOD`.
-const AFTER_FAILURE: Duration = Duration::from_secs(10);
+/// How long a level waits after a failure. Java waits 10 s (`DELAY_FOR_A_PERIOD`); a group has a new leader long before.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
 /// Messages of one level that are on their way into the log at a time.
 const TURN: usize = 64;
 

@@ -501,11 +501,11 @@ impl ConsumeQueues {
         Ok(())
     }
 
-    /// Makes a queue that holds nothing go on at `offset`, if it is not further already.
+    /// Makes a queue that holds nothing and never did go on at `offset`.
     pub(super) fn seed(&self, topic: &Topic, queue_id: QueueId, offset: QueueOffset) {
         let queue = self.get_or_create(topic, queue_id);
         let mut state = queue.lock();
-        if state.max() < offset.0 {
+        if state.max() == 0 {
             state.start_at(offset.0);
         }
     }

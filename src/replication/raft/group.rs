@@ -25,7 +25,7 @@ use super::{roles, wire};
 use crate::env::{Clock, Disk, Random};
 use crate::metadata::{Metadata, MetadataCommand, MetadataImage};
 use crate::metrics::Histogram;
-use crate::model::{LogIndex, PhysicalOffset, Term};
+use crate::model::{LogIndex, PhysicalOffset, Term, system_topic};
 use crate::replication::pending::{PendingAppend, PendingChange};
 use crate::replication::queue::AppendQueue;
 use crate::replication::{
@@ -39,6 +39,8 @@ pub(super) const HELLO_LIMIT: Duration = Duration::from_secs(1);
 const LEASE_WAIT: Duration = Duration::from_secs(1);
 /// How long a hand-over of the leadership may take.
 const TRANSFER_LIMIT: Duration = Duration::from_secs(5);
+/// How long a hand-over waits for noted progress to be committed.
+const NOTES_LIMIT: Duration = Duration::from_millis(500);
 /// How long a stopping leader tries to hand over.
 const STOP_TRANSFER_LIMIT: Duration = Duration::from_secs(3);
 /// How long a change of the members may take, the copying of the log to a new one included.
@@ -346,9 +348,23 @@ impl Group {
         self.hand_over(raft, to, TRANSFER_LIMIT).await
     }
 
+    /// Commits what is noted. What is not committed stays noted, as long as this replica leads.
+    async fn commit_noted(&self) {
+        let Role::Leader(term) = *self.role.borrow() else { return };
+        let mut pending = Vec::new();
+        for command in self.shared.metadata.noted() {
+            pending.extend(self.queue.change(term, command));
+        }
+        for change in pending {
+            let _ = change.committed().await;
+        }
+    }
+
     /// Hands the leadership to `to` and waits until this replica knows that it has it.
     pub(super) async fn hand_over(&self, raft: &Raft, to: u64, limit: Duration) -> Result<(), Error> {
         tracing::info!(peer = to, "leadership is handed over");
+        // What is only noted would be forgotten.
+        let _ = tokio::time::timeout(NOTES_LIMIT, self.commit_noted()).await;
         // The others elect without waiting for the end of the lease.
         let _handing_over = HandingOver::begin(&self.handing_over);
         raft.trigger().transfer_leader(to).await.map_err(|error| Error::Failed(error.to_string()))?;
@@ -669,14 +685,24 @@ fn open(
         )));
     }
     let image = install.clone().map_or_else(|| files.image(), |image| Ok(Some(image)))?;
-    let image = image.or_else(|| floor.clone());
+    // A crash may come between the deletion of segments and the next image.
+    let image = image.filter(|image| image.position >= min.0 || install.is_some()).or_else(|| floor.clone());
+    let tables = image.as_ref().map_or_else(MetadataImage::default, |image| image.metadata.clone());
+    metadata.restore(&tables).map_err(io::Error::other)?;
     let committed = files.committed();
     let options = EntryOptions {
         sync,
         committed: PhysicalOffset(image.as_ref().map_or(0, |image| image.position)),
         // Without syncs a power failure takes committed entries from all replicas: none could vote.
         committed_index: committed.map(|id| LogIndex(id.index())).filter(|_| install.is_none() && sync),
-        queues: seeds_of(floor.as_ref()),
+        // A topic that was deleted since begins at 0 again.
+        queues: seeds_of(floor.as_ref())
+            .into_iter()
+            .filter(|seed| {
+                let own = seed.topic.as_str() == system_topic::RAFT_LOG;
+                own || metadata.topics().get(&seed.topic).is_some()
+            })
+            .collect(),
         restart_at,
     };
     let opened = Store::open_entries(config, options, disk, clock, listener).map_err(io::Error::other)?;
@@ -688,8 +714,6 @@ fn open(
         opened.damaged_below = opened.damaged_below.max(known.last_log_id().map(|id| LogIndex(id.index())));
         image = image.map(|image| image.cut_to(&last, opened.log.end()));
     }
-    let tables = image.as_ref().map_or_else(MetadataImage::default, |image| image.metadata.clone());
-    metadata.restore(&tables).map_err(io::Error::other)?;
     if let Some(image) = &install {
         files.save_snapshot(image)?;
         files.save_image(image)?;
@@ -798,17 +822,9 @@ async fn commit_notes(group: Arc<Group>) {
             _ = stop.wait_for(|stop| *stop) => return,
             () = tokio::time::sleep(interval) => {}
         }
-        let Role::Leader(term) = *group.role.borrow() else { continue };
-        let mut pending = Vec::new();
-        for command in group.shared.metadata.noted() {
-            pending.extend(group.queue.change(term, command));
-        }
-        for change in pending {
-            // What is not committed stays noted, as long as this replica leads.
-            tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => return,
-                _ = change.committed() => {}
-            }
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = group.commit_noted() => {}
         }
     }
 }

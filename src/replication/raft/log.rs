@@ -157,6 +157,10 @@ impl RaftLogStorage<Types> for Log {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        // openraft takes a saved vote as proof that everything appended before is durable.
+        let (done, is_done) = oneshot::channel();
+        self.0.entries.when_flushed(tell(done));
+        wait(is_done).await?;
         let (files, saved) = (Arc::clone(&self.0.files), *vote);
         tokio::task::spawn_blocking(move || files.save_vote(&saved)).await.map_err(io::Error::other)??;
         *self.0.vote.lock().unwrap_or_else(PoisonError::into_inner) = Some(*vote);

@@ -129,7 +129,12 @@ impl Shared {
     }
 
     /// Saves the snapshot of the segment at `base`, in which the next entry stands.
+    ///
+    /// One that is there stays: after a restart entries are applied again, while the queues know later ones already.
     fn save_snapshot(&self, base: PhysicalOffset) -> io::Result<()> {
+        if self.files.snapshot_bytes(base)?.is_some() {
+            return Ok(());
+        }
         let mut queues: Vec<(Topic, Vec<u64>)> = Vec::new();
         for (topic, queue_id, queue) in self.store.queues().all() {
             if queues.last().is_none_or(|(last, _)| *last != topic) {
