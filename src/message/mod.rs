@@ -14,7 +14,7 @@ pub use id::{OffsetMessageId, UniqueIds};
 pub use properties::{Properties, PropertiesRef, key};
 pub use record::{
     BLANK_MAGIC, BLANK_MIN, EncodeError, MAGIC_V1, MAGIC_V2, Message, PROPERTIES_MAX, RECORD_MIN, Record,
-    RecordError, Scanned, crc32, encode_record, patch_record, scan,
+    RecordError, Scanned, crc32, encode_record, patch_record, records, scan,
 };
 pub use sys_flag::SysFlag;
 pub use tag::{SubscriptionTags, java_hash, tags_code};

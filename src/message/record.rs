@@ -340,6 +340,20 @@ fn get_host(rest: &mut &[u8], v6: bool) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, port))
 }
 
+/// Returns the records that stand one behind the other in `bytes`, without checking their bodies' CRCs. Ends with the
+/// first that cannot be decoded.
+pub fn records(bytes: &[u8]) -> impl Iterator<Item = Result<Record<'_>, RecordError>> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let record = Record::decode(rest);
+        rest = record.as_ref().map_or(&[], |record| &rest[record.total_size..]);
+        Some(record)
+    })
+}
+
 /// What stands at a position of a log.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Scanned<'a> {

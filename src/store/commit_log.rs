@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::checkpoint::CheckpointState;
 use super::segment::Segment;
 use super::{Draft, Error, Result, Store};
-use crate::message::{BLANK_MAGIC, BLANK_MIN, Record, patch_record};
+use crate::message::{BLANK_MIN, Record};
 use crate::model::{PhysicalOffset, QueueId, QueueOffset, Topic};
 
 /// The log as readers see it.
@@ -311,13 +311,7 @@ impl Writer {
     /// Starts the next segment. Nothing has changed if that fails.
     fn roll(&mut self) -> Result<()> {
         let next = self.store.ensure_segment(self.active.end())?;
-        let mut filler = [0; BLANK_MIN];
-        let left =
-            u32::try_from(self.active.end().0 - self.position.0).expect("a segment has less than 4 GiB");
-        assert!(left as usize >= BLANK_MIN, "each record leaves room for the filler");
-        filler[..4].copy_from_slice(&left.to_be_bytes());
-        filler[4..].copy_from_slice(&BLANK_MAGIC.to_be_bytes());
-        self.active.write(self.position, &filler)?;
+        self.active.fill_from(self.position)?;
         self.position = self.active.end();
         self.active = next;
         self.store.log.written.store(self.position.0, Ordering::Release);
@@ -330,21 +324,7 @@ impl Writer {
             next if draft.queued => std::mem::replace(next, *next + count),
             _ => 0,
         };
-        for (number, start) in (0u64..).zip(&draft.starts) {
-            let queue_offset = if draft.queued { first + number } else { 0 };
-            patch_record(
-                &mut draft.bytes[*start as usize..],
-                QueueOffset(queue_offset),
-                position.plus(u64::from(*start)),
-                self.store_timestamp,
-            );
-        }
-        Appended {
-            queue_offset: QueueOffset(first),
-            position,
-            starts: draft.starts.clone(),
-            store_timestamp: self.store_timestamp,
-        }
+        draft.place(QueueOffset(first), position, self.store_timestamp)
     }
 
     fn unassign(&mut self, draft: &Draft) {

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::entry::head_of;
 use super::{QueueEntry, Result, Store};
-use crate::message::{Record, RecordError, Scanned, key, scan, tags_code};
+use crate::message::{Record, RecordError, Scanned, key, records, scan, tags_code};
 use crate::model::{PhysicalOffset, QueueId, QueueOffset, Topic, system_topic};
 
 /// A message that has become visible.
@@ -73,15 +73,14 @@ impl Committer {
     pub fn commit(&self, position: PhysicalOffset, bytes: &[u8]) -> Result<()> {
         let end = position.plus(bytes.len() as u64);
         self.store.log.commit(end);
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let record = Record::decode(rest).map_err(|error| {
-                let at = end.0 - rest.len() as u64;
+        let mut at = position;
+        for record in records(bytes) {
+            let record = record.map_err(|error| {
                 self.store.poison(format!("record at {at} cannot be read back: {error}"));
                 super::Error::Poisoned(format!("record at {at}: {error}"))
             })?;
             self.store.dispatch_record(&record, Announce::Yes)?;
-            rest = &rest[record.total_size..];
+            at = at.plus(record.total_size as u64);
         }
         self.store.dispatched.fetch_max(end.0, Ordering::AcqRel);
         Ok(())

@@ -1,9 +1,9 @@
 //! Messages on their way into the log.
 
-use crate::message::{Message, encode_record};
-use crate::model::{QueueId, Topic};
+use crate::message::{Message, encode_record, patch_record};
+use crate::model::{PhysicalOffset, QueueId, QueueOffset, Topic};
 
-use super::Result;
+use super::{Appended, Result};
 
 /// One or more encoded records for one queue, appended as one piece. Offsets are still blank.
 #[derive(Debug, Clone)]
@@ -52,6 +52,21 @@ impl Draft {
     /// A draft has at least one record.
     pub fn is_empty(&self) -> bool {
         false
+    }
+
+    /// Fills in where the records stand: offsets from `first` on in their queue, if they take any.
+    pub(super) fn place(
+        &mut self,
+        first: QueueOffset,
+        position: PhysicalOffset,
+        store_timestamp: i64,
+    ) -> Appended {
+        for (number, start) in (0u64..).zip(&self.starts) {
+            let queue_offset = if self.queued { first.plus(number) } else { QueueOffset(0) };
+            let at = position.plus(u64::from(*start));
+            patch_record(&mut self.bytes[*start as usize..], queue_offset, at, store_timestamp);
+        }
+        Appended { queue_offset: first, position, starts: self.starts.clone(), store_timestamp }
     }
 
     /// Returns the encoded records. Final once the draft is appended.

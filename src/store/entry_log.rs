@@ -19,7 +19,7 @@ use super::entry::{
 };
 use super::entry_writer::{EntryWriter, Flushed, Job};
 use super::{Draft, EntryError, Error, QueueEntry, Result, Store};
-use crate::message::{BLANK_MIN, Record, patch_record};
+use crate::message::{BLANK_MIN, records};
 use crate::model::{LogIndex, PhysicalOffset, QueueId, QueueOffset, Term, Topic, system_topic};
 
 /// Bytes of written entries that stay in memory until they are applied.
@@ -327,12 +327,11 @@ impl EntryLog {
         if known.is_none_or(|known| known.position != position) || head.len() != bytes.len() {
             return Err(self.refused(format!("entry {index} does not belong to {position}")));
         }
-        let next = self.find(LogIndex(index.0 + 1));
-        if let Ok(Some((_, at, _))) = next {
-            let next = self.entries(LogIndex(index.0 + 1), LogIndex(index.0 + 2), 0)?;
-            let follows = next.first().is_some_and(|next| {
-                decode_head(&next.bytes, at).is_ok_and(|next| next.previous_crc == head.crc)
-            });
+        if let Ok(next) = self.entries(LogIndex(index.0 + 1), LogIndex(index.0 + 2), 0)
+            && let Some(next) = next.first()
+        {
+            let follows =
+                decode_head(&next.bytes, next.position).is_ok_and(|next| next.previous_crc == head.crc);
             if !follows {
                 return Err(self.refused(format!("entry {index} is not the one that the next one follows")));
             }
@@ -512,9 +511,8 @@ impl State {
                 path: store.config.commit_log.clone(),
                 reason: format!("entry {} cannot be read: {error}", entry.id.index),
             })?;
-            let mut rest = &bytes[head.record_len..];
-            while !rest.is_empty() {
-                let record = Record::decode(rest).map_err(|error| Error::Corrupt {
+            for record in records(&bytes[head.record_len..]) {
+                let record = record.map_err(|error| Error::Corrupt {
                     path: store.config.commit_log.clone(),
                     reason: format!("a message of entry {} cannot be read: {error}", entry.id.index),
                 })?;
@@ -522,7 +520,6 @@ impl State {
                     let topic = Topic::new(record.topic);
                     *self.offsets.next(store, &topic, QueueId(record.queue_id)) = record.queue_offset.0 + 1;
                 }
-                rest = &rest[record.total_size..];
             }
             head.forgotten.iter().for_each(|topic| self.offsets.forget(&Topic::new(topic)));
         }
@@ -576,16 +573,7 @@ impl Offsets {
         } else {
             0
         };
-        for (number, start) in (0u64..).zip(&draft.starts) {
-            let queue_offset = if draft.queued { first + number } else { 0 };
-            patch_record(
-                &mut draft.bytes[*start as usize..],
-                QueueOffset(queue_offset),
-                position.plus(u64::from(*start)),
-                store_timestamp,
-            );
-        }
-        Appended { queue_offset: QueueOffset(first), position, starts: draft.starts.clone(), store_timestamp }
+        draft.place(QueueOffset(first), position, store_timestamp)
     }
 
     fn forget(&mut self, topic: &Topic) {

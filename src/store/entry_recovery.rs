@@ -15,7 +15,7 @@ use super::entry::{EntryError, EntryHead, decode_entry, decode_head};
 use super::entry_log::{EntryId, TailEntry, follows};
 use super::recovery::{EntryOptions, Plan};
 use super::{Error, Result, Store};
-use crate::message::Record;
+use crate::message::records;
 use crate::model::{LogIndex, PhysicalOffset, QueueId, QueueOffset, Topic, system_topic};
 
 /// What was found in a log.
@@ -101,14 +101,12 @@ impl Store {
 
     /// Makes an entry visible whose effects on the queues are not yet there.
     fn dispatch_entry(&self, head: &EntryHead<'_>, bytes: &[u8]) -> Result<()> {
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let record = Record::decode(rest).map_err(|error| Error::Corrupt {
+        for record in records(bytes) {
+            let record = record.map_err(|error| Error::Corrupt {
                 path: self.config.commit_log.clone(),
                 reason: format!("a message of entry {} cannot be read: {error}", head.index),
             })?;
             self.dispatch_record(&record, Announce::No)?;
-            rest = &rest[record.total_size..];
         }
         head.forgotten.iter().try_for_each(|topic| self.queues.remove_topic(&Topic::new(topic)))
     }

@@ -8,7 +8,6 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Error, Result, Store};
-use crate::message::{BLANK_MAGIC, BLANK_MIN};
 use crate::model::PhysicalOffset;
 
 /// Told once what became of a write, on a thread of the log. Must be quick.
@@ -205,15 +204,8 @@ impl Writer<'_> {
 
     /// Fills the rest of a segment.
     fn fill(&self, queue: &Queue, at: PhysicalOffset) -> Result<()> {
-        let end = self.store.segment_end(at);
-        let left = u32::try_from(end.0 - at.0).expect("a segment has less than 4 GiB");
-        if left as usize >= BLANK_MIN {
-            let mut filler = [0; BLANK_MIN];
-            filler[..4].copy_from_slice(&left.to_be_bytes());
-            filler[4..].copy_from_slice(&BLANK_MAGIC.to_be_bytes());
-            self.with_room(queue, || self.store.ensure_segment_of(at)?.write(at, &filler))?;
-        }
-        self.store.log.set_written(end);
+        self.with_room(queue, || self.store.ensure_segment_of(at)?.fill_from(at))?;
+        self.store.log.set_written(self.store.segment_end(at));
         Ok(())
     }
 

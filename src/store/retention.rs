@@ -120,26 +120,27 @@ impl Store {
     fn delete_segments(&self, may_go: impl Fn(&Self, &Segment) -> Result<bool>) -> Result<usize> {
         // Of two threads at a time one would delete a segment that only the other looked at.
         let _one_at_a_time = self.deleting.lock().unwrap_or_else(PoisonError::into_inner);
+        let min = self.min_after(may_go)?;
         if self.entries {
-            return self.wish_min(may_go);
+            self.wanted_min.fetch_max(min.0, Ordering::AcqRel);
+            return Ok(0);
         }
+        self.remove_below(min)
+    }
+
+    /// Returns where the log would begin without the segments that may go. The one being written stays, and so does one
+    /// that recovery would read.
+    fn min_after(&self, may_go: impl Fn(&Self, &Segment) -> Result<bool>) -> Result<PhysicalOffset> {
         let durable = self.checkpoint.state().ours.unwrap_or_default().dispatched;
-        let mut deleted = 0;
-        while deleted < DELETE_MAX {
-            let segments = self.log.segments();
-            // The segment being written stays, and so does one that recovery would read.
-            let Some(oldest) = segments.first().filter(|_| segments.len() > 1) else { break };
+        let segments = self.log.segments();
+        let mut min = self.log.min();
+        for oldest in segments.iter().take(segments.len().saturating_sub(1).min(DELETE_MAX)) {
             if oldest.end() > durable || !may_go(self, oldest)? {
                 break;
             }
-            let Some(oldest) = self.log.pop_oldest() else { break };
-            self.delete_segment(&oldest)?;
-            deleted += 1;
+            min = oldest.end();
         }
-        if deleted > 0 {
-            self.expire_derived()?;
-        }
-        Ok(deleted)
+        Ok(min)
     }
 
     /// Returns how far the log may be deleted by its age and the room on the disk. For a Raft log, whose segments go
@@ -151,6 +152,10 @@ impl Store {
     /// Deletes the segments that end at or below `min`. Blocks on the disk.
     pub fn delete_below(&self, min: PhysicalOffset) -> Result<usize> {
         let _one_at_a_time = self.deleting.lock().unwrap_or_else(PoisonError::into_inner);
+        self.remove_below(min)
+    }
+
+    fn remove_below(&self, min: PhysicalOffset) -> Result<usize> {
         let mut deleted = 0;
         while self.log.segments().first().is_some_and(|oldest| oldest.end() <= min) {
             let Some(oldest) = self.log.pop_oldest() else { break };
@@ -161,21 +166,6 @@ impl Store {
             self.expire_derived()?;
         }
         Ok(deleted)
-    }
-
-    fn wish_min(&self, may_go: impl Fn(&Self, &Segment) -> Result<bool>) -> Result<usize> {
-        let durable = self.checkpoint.state().ours.unwrap_or_default().dispatched;
-        let segments = self.log.segments();
-        let mut min = self.log.min();
-        let last = segments.len().saturating_sub(1);
-        for oldest in segments.iter().take(last.min(DELETE_MAX)) {
-            if oldest.end() > durable || !may_go(self, oldest)? {
-                break;
-            }
-            min = oldest.end();
-        }
-        self.wanted_min.fetch_max(min.0, Ordering::AcqRel);
-        Ok(0)
     }
 
     fn expire_derived(&self) -> Result<()> {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{Error, Result};
 use crate::env::{Disk, File, Map};
+use crate::message::{BLANK_MAGIC, BLANK_MIN};
 use crate::model::PhysicalOffset;
 
 /// A file of fixed size, named after the position of its first byte. Written through the handle, read
@@ -94,6 +95,16 @@ impl Segment {
         self.file
             .write_all_at(bytes, position.0 - self.base)
             .map_err(|error| Error::io("write segment", self.path(), error))
+    }
+
+    /// Fills the segment from `position` to its end.
+    pub(super) fn fill_from(&self, position: PhysicalOffset) -> Result<()> {
+        let mut filler = [0; BLANK_MIN];
+        let left = u32::try_from(self.end().0 - position.0).expect("a segment has less than 4 GiB");
+        assert!(left as usize >= BLANK_MIN, "each record leaves room for the filler");
+        filler[..4].copy_from_slice(&left.to_be_bytes());
+        filler[4..].copy_from_slice(&BLANK_MAGIC.to_be_bytes());
+        self.write(position, &filler)
     }
 
     /// Makes everything from `position` zero, durably, so that a later recovery cannot find records that
