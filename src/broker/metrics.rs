@@ -42,6 +42,13 @@ const PRODUCER_CONNECTIONS: Metric = Metric::gauge("rocketmq_producer_connection
 const CONSUMER_CONNECTIONS: Metric = Metric::gauge("rocketmq_consumer_connections", "Consumer connections");
 
 const LAG_MESSAGES: Metric = Metric::gauge("rocketmq_consumer_lag_messages", "Consumer lag messages");
+const LAG_LATENCY: Metric = Metric::gauge("rocketmq_consumer_lag_latency_milliseconds", "Consumer lag time");
+const INFLIGHT_MESSAGES: Metric =
+    Metric::gauge("rocketmq_consumer_inflight_messages", "Consumer inflight messages");
+const QUEUEING_LATENCY: Metric =
+    Metric::gauge("rocketmq_consumer_queueing_latency_milliseconds", "Consumer queueing time");
+const READY_MESSAGES: Metric = Metric::gauge("rocketmq_consumer_ready_messages", "Consumer ready messages");
+
 const WRITE_LATENCY: Metric =
     Metric::histogram("rocketmq_log_write_latency_seconds", "One write to the CommitLog");
 const SYNC_LATENCY: Metric =
@@ -54,13 +61,6 @@ const DAMAGED: Metric = Metric::gauge(
     "rocketmq_log_damaged_records",
     "Records found damaged and not yet mended from another replica",
 );
-const LAG_LATENCY: Metric = Metric::gauge("rocketmq_consumer_lag_latency_milliseconds", "Consumer lag time");
-const INFLIGHT_MESSAGES: Metric =
-    Metric::gauge("rocketmq_consumer_inflight_messages", "Consumer inflight messages");
-const QUEUEING_LATENCY: Metric =
-    Metric::gauge("rocketmq_consumer_queueing_latency_milliseconds", "Consumer queueing time");
-const READY_MESSAGES: Metric = Metric::gauge("rocketmq_consumer_ready_messages", "Consumer ready messages");
-
 const STORAGE_SIZE: Metric = Metric::gauge("rocketmq_storage_size_bytes", "Broker storage size");
 const FLUSH_BEHIND: Metric =
     Metric::gauge("rocketmq_storage_flush_behind_bytes", "Broker flush behind bytes");

@@ -154,6 +154,10 @@ impl Files {
         }
     }
 
+    pub(super) fn has_snapshot(&self, base: PhysicalOffset) -> io::Result<bool> {
+        self.disk.exists(&self.snapshot_path(base))
+    }
+
     pub(super) fn snapshot(&self, base: PhysicalOffset) -> io::Result<Option<StateImage>> {
         self.snapshot_bytes(base)?.map(|bytes| decode_snapshot(&bytes)).transpose()
     }

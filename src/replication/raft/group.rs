@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use super::codec::StateImage;
 use super::files::{Files, ReplicaFile};
 use super::log::Log;
-use super::machine::{Machine, Shared, blocking, purged_of, seeds_of};
+use super::machine::{Machine, Shared, blocking};
 use super::network::{Connections, Replica, Timing, hello};
 use super::proposal::{Batch, batches};
 use super::server::{Local, serve};
@@ -126,7 +126,13 @@ impl Group {
             image.as_ref(),
         );
         let shared = Arc::new(shared.map_err(failed)?);
-        let log = Log::new(entries, store, files, Arc::clone(&shared.waiting), purged_of(floor.as_ref()));
+        let log = Log::new(
+            entries,
+            store,
+            files,
+            Arc::clone(&shared.waiting),
+            floor.as_ref().and_then(StateImage::last_log_id),
+        );
         let log = log.map_err(failed)?;
         let machine = Machine::new(Arc::clone(&shared), committer, log.clone());
         let who = Replica { group: settings.group.clone(), id: settings.id };
@@ -300,9 +306,22 @@ impl Group {
         self.take_in(raft, id, &address).await
     }
 
+    /// Asks a replica who it is. An error says why there is no answer.
+    pub(super) async fn ask(&self, id: u64, address: &str) -> Result<wire::HelloResponse, String> {
+        let replica = Replica { group: self.settings.group.clone(), id: self.settings.id };
+        hello(address, replica.target(id), HELLO_LIMIT).await
+    }
+
+    /// Returns the numbers of the other members, and of those that `dLegerPeers` names.
+    pub(super) fn others(&self) -> BTreeSet<u64> {
+        let members = self.shared.membership();
+        let known = members.nodes().map(|(id, _)| *id).chain(self.settings.peers.iter().map(|peer| peer.id));
+        known.filter(|id| *id != self.settings.id).collect()
+    }
+
     async fn identity_at(&self, id: u64, address: &str) -> Result<u128, Error> {
-        let target = Replica { group: self.settings.group.clone(), id: self.settings.id }.target(id);
-        let answer = hello(address, target, HELLO_LIMIT)
+        let answer = self
+            .ask(id, address)
             .await
             .map_err(|reason| Error::Group(format!("n{id} at {address} cannot be reached: {reason}")))?;
         wire::identity_from_bytes(&answer.identity)
@@ -509,17 +528,7 @@ impl Group {
                 tracing::error!(%error, "Raft ended badly");
             }
         }
-        self.queue.close();
-        self.stop.send_replace(true);
-        // Nothing is committed any more: whoever waits for it would wait for ever.
-        self.shared.waiting.stop();
-        let tasks: Vec<_> = self.lock_tasks().drain(..).collect();
-        for task in tasks {
-            let _ = task.await;
-        }
-        self.shared.waiting.stop();
-        drop(self.machine.lock().unwrap_or_else(PoisonError::into_inner).take());
-        let maintenance = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let maintenance = self.end_tasks().await;
         let shared = Arc::clone(&self.shared);
         let closed = blocking(move || {
             shared.entries.stop();
@@ -529,6 +538,20 @@ impl Group {
             shared.store.close().map_err(io::Error::other)
         });
         closed.await.map_err(failed)
+    }
+
+    /// Ends everything but the threads of the store, which it returns. openraft must have stopped.
+    async fn end_tasks(&self) -> Option<Threads> {
+        self.queue.close();
+        self.stop.send_replace(true);
+        // Nothing is committed any more: whoever waits for it would wait for ever.
+        self.shared.waiting.stop();
+        let tasks: Vec<_> = self.lock_tasks().drain(..).collect();
+        for task in tasks {
+            let _ = task.await;
+        }
+        drop(self.machine.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.maintenance.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     pub(super) fn barrier(&self) -> Option<LogIndex> {
@@ -542,15 +565,7 @@ impl Group {
         if let Some(raft) = self.raft.get() {
             let _ = raft.shutdown().await;
         }
-        self.queue.close();
-        self.stop.send_replace(true);
-        self.shared.waiting.stop();
-        let tasks: Vec<_> = self.lock_tasks().drain(..).collect();
-        for task in tasks {
-            let _ = task.await;
-        }
-        drop(self.machine.lock().unwrap_or_else(PoisonError::into_inner).take());
-        let maintenance = self.maintenance.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let maintenance = self.end_tasks().await;
         let shared = Arc::clone(&self.shared);
         let _ = blocking(move || {
             shared.entries.stop();
@@ -581,7 +596,6 @@ impl Local for Group {
                 .map(|(id, member)| wire::member(*id, member, voters.contains(id)))
                 .collect(),
             client_address: self.settings.client_address.clone(),
-            vote: None,
         }
     }
 
@@ -696,8 +710,9 @@ fn open(
         // Without syncs a power failure takes committed entries from all replicas: none could vote.
         committed_index: committed.map(|id| LogIndex(id.index())).filter(|_| install.is_none() && sync),
         // A topic that was deleted since begins at 0 again.
-        queues: seeds_of(floor.as_ref())
-            .into_iter()
+        queues: floor
+            .iter()
+            .flat_map(StateImage::seeds)
             .filter(|seed| {
                 let own = seed.topic.as_str() == system_topic::RAFT_LOG;
                 own || metadata.topics().get(&seed.topic).is_some()

@@ -8,9 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use super::group::{Group, HELLO_LIMIT};
+use super::group::Group;
 use super::machine::blocking;
-use super::network::{Replica, hello};
 use super::server::Local as _;
 use super::types::{Member, Raft};
 use super::wire;
@@ -78,10 +77,10 @@ enum Verdict {
 async fn try_once(group: &Arc<Group>) -> Result<bool, String> {
     let settings = &group.settings;
     let identity = group.replica.lock().unwrap_or_else(PoisonError::into_inner).identity;
-    let questions = settings.peers.iter().filter(|peer| peer.id != settings.id).map(|peer| async move {
-        let target = Replica { group: settings.group.clone(), id: settings.id }.target(peer.id);
-        (peer.id, peer.address.clone(), hello(&peer.address, target, HELLO_LIMIT).await)
-    });
+    let questions =
+        settings.peers.iter().filter(|peer| peer.id != settings.id).map(|peer| async move {
+            (peer.id, peer.address.clone(), group.ask(peer.id, &peer.address).await)
+        });
     let answers = futures_util::future::join_all(questions).await;
     let own = settings.peers.iter().find(|peer| peer.id == settings.id).map(|peer| peer.address.clone());
     match judge(settings.id, identity, own.unwrap_or_default(), &answers) {

@@ -224,7 +224,7 @@ impl RaftLogStorage<Types> for Log {
             let end = position.plus(len as u64);
             let size = inner.store.config().segment_bytes;
             let min = PhysicalOffset(end.0.div_ceil(size) * size);
-            let min = if inner.files.snapshot_bytes(min)?.is_some() { min } else { inner.store.log().min() };
+            let min = if inner.files.has_snapshot(min)? { min } else { inner.store.log().min() };
             inner.store.delete_below(min).map_err(other)?;
             inner.files.remove_snapshots_below(inner.store.log().min())
         };

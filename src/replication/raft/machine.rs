@@ -17,14 +17,12 @@ use super::codec::{StateImage, term_of};
 use super::files::{Files, decode_snapshot};
 use super::log::{Log, tell, wait};
 use super::proposal::Waiting;
-use super::types::{
-    Entry, Image, LogId, Payload, Snapshot, SnapshotMeta, Stored, StoredMembership, Types, log_id,
-};
+use super::types::{Entry, Image, LogId, Payload, Snapshot, SnapshotMeta, Stored, StoredMembership, Types};
 use crate::env::Clock;
 use crate::metadata::{Metadata, decode_commands};
 use crate::metrics::Histogram;
 use crate::model::{LogIndex, PhysicalOffset, Term, Topic};
-use crate::store::{Committer, EntryHead, EntryId, EntryKind, EntryLog, QueueSeed, Store, decode_head};
+use crate::store::{Committer, EntryHead, EntryId, EntryKind, EntryLog, Store, decode_head};
 
 /// How long a full disk is left alone before the next try.
 const FULL_WAIT: Duration = Duration::from_millis(200);
@@ -46,7 +44,7 @@ pub(super) struct Shared {
     /// Held while the image is replaced, so that an older one never replaces a newer one.
     saving: Mutex<()>,
     /// Segments below shall go: the position that the next snapshot is taken at.
-    pub(super) floor: Mutex<PhysicalOffset>,
+    floor: Mutex<PhysicalOffset>,
 }
 
 #[derive(Debug, Clone)]
@@ -93,6 +91,15 @@ impl Shared {
         })
     }
 
+    fn floor(&self) -> PhysicalOffset {
+        *self.floor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next snapshot is the one at `base`, which must be there.
+    pub(super) fn set_floor(&self, base: PhysicalOffset) {
+        *self.floor.lock().unwrap_or_else(PoisonError::into_inner) = base;
+    }
+
     /// Returns the last applied entry.
     pub(super) fn applied(&self) -> Option<LogId> {
         self.lock().last
@@ -132,7 +139,7 @@ impl Shared {
     ///
     /// One that is there stays: after a restart entries are applied again, while the queues know later ones already.
     fn save_snapshot(&self, base: PhysicalOffset) -> io::Result<()> {
-        if self.files.snapshot_bytes(base)?.is_some() {
+        if self.files.has_snapshot(base)? {
             return Ok(());
         }
         let mut queues: Vec<(Topic, Vec<u64>)> = Vec::new();
@@ -177,8 +184,11 @@ impl Machine {
         let head = decode_head(bytes, *position).map_err(io::Error::other)?;
         self.written(end).await?;
         let size = self.shared.store.config().segment_bytes;
-        let before = self.shared.lock().clone();
-        if before.last.is_some() && before.end.0.saturating_sub(1) / size != position.0 / size {
+        let (first, before) = {
+            let applied = self.shared.lock();
+            (applied.last.is_none(), applied.end)
+        };
+        if !first && before.0.saturating_sub(1) / size != position.0 / size {
             let (shared, base) = (Arc::clone(&self.shared), PhysicalOffset(position.0 / size * size));
             with_room(move || shared.save_snapshot(base)).await?;
         }
@@ -270,7 +280,7 @@ impl Machine {
             applied.end = base;
             applied.membership = image.membership()?;
         }
-        *shared.floor.lock().unwrap_or_else(PoisonError::into_inner) = base;
+        shared.set_floor(base);
         let (shared, saved) = (Arc::clone(&self.shared), image);
         blocking(move || {
             shared.files.save_snapshot(&saved)?;
@@ -315,14 +325,13 @@ impl RaftStateMachine<Types> for Machine {
     }
 
     async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<Builder> {
-        let floor = *self.shared.floor.lock().unwrap_or_else(PoisonError::into_inner);
-        let there = self.shared.files.snapshot_bytes(floor).ok().flatten().is_some();
-        there.then(|| Builder { shared: Arc::clone(&self.shared), floor })
+        let builder = self.get_snapshot_builder().await;
+        let there = self.shared.files.has_snapshot(builder.floor).unwrap_or(false);
+        there.then_some(builder)
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        let floor = *self.shared.floor.lock().unwrap_or_else(PoisonError::into_inner);
-        Builder { shared: Arc::clone(&self.shared), floor }
+        Builder { shared: Arc::clone(&self.shared), floor: self.shared.floor() }
     }
 
     async fn install_snapshot(&mut self, _meta: &SnapshotMeta, snapshot: Image) -> io::Result<()> {
@@ -386,15 +395,4 @@ pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
-}
-
-/// Returns the entries that a snapshot's queues need before the log is opened.
-pub(super) fn seeds_of(image: Option<&StateImage>) -> Vec<QueueSeed> {
-    image.map(StateImage::seeds).unwrap_or_default()
-}
-
-/// Returns the log id that a log begins behind.
-pub(super) fn purged_of(image: Option<&StateImage>) -> Option<LogId> {
-    let last = image?.last_log_id()?;
-    Some(log_id(term_of(&last), last.index()))
 }

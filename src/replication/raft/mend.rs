@@ -71,13 +71,7 @@ async fn mend(group: &Arc<Group>, index: LogIndex) -> Result<(), String> {
 /// Gets committed entries from whichever replica has them.
 async fn fetch(group: &Group, first: LogIndex, last: LogIndex) -> Result<Vec<Bytes>, String> {
     let mut reasons = Vec::new();
-    let ids: Vec<u64> = group.shared.membership().nodes().map(|(id, _)| *id).collect();
-    let configured = group.settings.peers.iter().map(|peer| peer.id);
-    let mut others: Vec<u64> =
-        ids.into_iter().chain(configured).filter(|id| *id != group.settings.id).collect();
-    others.sort_unstable();
-    others.dedup();
-    for id in others {
+    for id in group.others() {
         let Some(address) = group.raft_address(id) else { continue };
         match group.connections.fetch(id, &address, first.0..=last.0, FETCH_LIMIT).await {
             Ok(entries) if !entries.is_empty() => return Ok(entries),

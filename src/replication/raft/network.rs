@@ -327,6 +327,17 @@ impl Network {
     }
 }
 
+impl Network {
+    async fn ask_vote(
+        &self,
+        option: RPCOption,
+        call: impl Future<Output = Result<Response<wire::VoteResponse>, Status>>,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        let response = self.ask(RPCTypes::Vote, option.hard_ttl(), call).await?;
+        Ok(response.try_into().map_err(|reason: wire::Malformed| self.peer.unreachable(reason))?)
+    }
+}
+
 impl NetBackoff<Types> for Network {
     fn backoff(&self) -> Option<Backoff> {
         let last = RETRY_MS.last().copied().into_iter().cycle();
@@ -342,8 +353,7 @@ impl NetVote<Types> for Network {
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         let mut client = self.client(Lane::Beat)?;
         let request = wire::vote_request(self.peer.target.clone(), &rpc);
-        let response = self.ask(RPCTypes::Vote, option.hard_ttl(), client.vote(request)).await?;
-        Ok(response.try_into().map_err(|reason: wire::Malformed| self.peer.unreachable(reason))?)
+        self.ask_vote(option, client.vote(request)).await
     }
 
     async fn pre_vote(
@@ -353,8 +363,7 @@ impl NetVote<Types> for Network {
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         let mut client = self.client(Lane::Beat)?;
         let request = wire::vote_request(self.peer.target.clone(), &rpc);
-        let response = self.ask(RPCTypes::Vote, option.hard_ttl(), client.pre_vote(request)).await?;
-        Ok(response.try_into().map_err(|reason: wire::Malformed| self.peer.unreachable(reason))?)
+        self.ask_vote(option, client.pre_vote(request)).await
     }
 }
 

@@ -8,9 +8,8 @@ use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::Fatal;
 
-use super::group::{Group, HELLO_LIMIT, quorum_age};
+use super::group::{Group, quorum_age};
 use super::machine::blocking;
-use super::network::{Replica, hello};
 use super::types::Raft;
 use crate::model::Term;
 use crate::replication::Role;
@@ -96,12 +95,7 @@ fn role_now(group: &Group, raft: &Raft) -> Role {
 pub(super) async fn learn_addresses(group: Arc<Group>) {
     let mut stop = group.stop.subscribe();
     loop {
-        let ids: Vec<u64> = group.shared.membership().nodes().map(|(id, _)| *id).collect();
-        let asked = ids.into_iter().chain(group.settings.peers.iter().map(|peer| peer.id));
-        let mut others: Vec<u64> = asked.filter(|id| *id != group.settings.id).collect();
-        others.sort_unstable();
-        others.dedup();
-        let questions = others.into_iter().map(|id| learn_address(&group, id));
+        let questions = group.others().into_iter().map(|id| learn_address(&group, id));
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
             _ = futures_util::future::join_all(questions) => {}
@@ -115,8 +109,7 @@ pub(super) async fn learn_addresses(group: Arc<Group>) {
 
 async fn learn_address(group: &Group, id: u64) {
     let Some(address) = group.raft_address(id) else { return };
-    let target = Replica { group: group.settings.group.clone(), id: group.settings.id }.target(id);
-    if let Ok(answer) = hello(&address, target, HELLO_LIMIT).await
+    if let Ok(answer) = group.ask(id, &address).await
         && !answer.client_address.is_empty()
     {
         group.addresses.send_if_modified(|known| {
@@ -197,9 +190,9 @@ async fn retain(group: &Arc<Group>, raft: &Raft) -> std::io::Result<()> {
         return Ok(());
     }
     let there = blocking(move || {
-        let there = shared.files.snapshot_bytes(wanted)?.is_some();
+        let there = shared.files.has_snapshot(wanted)?;
         if there {
-            *shared.floor.lock().unwrap_or_else(PoisonError::into_inner) = wanted;
+            shared.set_floor(wanted);
         }
         Ok(there)
     });
