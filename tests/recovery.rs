@@ -19,7 +19,7 @@ const SMALL: [&str; 5] = [
     "maxMessageSize=16384",
 ];
 const QUEUES: i32 = 4;
-/// What a load has sent before it is killed.
+/// What a load has sent before it is killed, at most.
 const LOAD: usize = 200;
 
 /// What was acknowledged: body and offset message id by queue and offset.
@@ -42,7 +42,7 @@ impl Acknowledged {
                 tokio::spawn(async move {
                     for number in 0.. {
                         let key = format!("{topic}-{round}-{queue_id}-{number}");
-                        let body = format!("{key} {}", "x".repeat(number % 900));
+                        let body = format!("{key} {}", "x".repeat(number * 37 % 900));
                         let properties = [("KEYS", key.as_str())];
                         let message = Outgoing {
                             topic,
@@ -104,7 +104,7 @@ async fn kill_under_load(
 ) {
     let senders = acknowledged.load(&broker.peer(), topic, round);
     let before = acknowledged.len();
-    let enough = before + fastrand::usize(1..LOAD);
+    let enough = before + fastrand::usize(LOAD / 4..LOAD);
     wait("acknowledgements", async || (acknowledged.len() >= enough).then_some(())).await;
     broker.broker.kill();
     for sender in senders {
