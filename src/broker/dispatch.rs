@@ -3,13 +3,15 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::progress::{self, Progress};
 use super::reply::{Reply, later};
 use super::reset::{self, Resetting};
 use super::response::Error;
 use super::{
-    Broker, call_client, cleaning, connections, forward, group_admin, groups, ha, heartbeat, locks, offsets,
-    pull, query, runtime, send, send_back, settings, stats, topics,
+    Broker, call_client, cleaning, commits, connections, forward, group_admin, groups, ha, heartbeat, locks,
+    offsets, pull, query, runtime, send, send_back, settings, stats, topics,
 };
 use crate::message::key;
 use crate::remoting::{Answer, Command, Connection, RequestCode};
@@ -98,6 +100,11 @@ async fn at_leader(
     code: RequestCode,
     request: Command,
 ) -> Answer {
+    let arrived = Instant::now();
+    let request = match code {
+        RequestCode::UpdateConsumerOffset => commits::marked(broker.context.metadata.offsets(), request),
+        _ => request,
+    };
     if broker.context.replication.holds_lease() {
         match handle(broker, connection, code, &request).await {
             Ok(Reply::Now(answer)) => return Answer::Now(answer),
@@ -106,7 +113,7 @@ async fn at_leader(
                 return Answer::later(async move {
                     match reply.await {
                         Err(error) if error.is_not_leader() => {
-                            find_leader(broker, connection, code, request).await
+                            find_leader(broker, connection, code, request, arrived).await
                         }
                         reply => reply.unwrap_or_else(|error| refused(&broker, code, error)),
                     }
@@ -116,7 +123,7 @@ async fn at_leader(
             Err(error) => return Answer::Now(refused(broker, code, error)),
         }
     }
-    forward::begun(find_leader(Arc::clone(broker), connection.clone(), code, request)).await
+    forward::begun(find_leader(Arc::clone(broker), connection.clone(), code, request, arrived)).await
 }
 
 async fn find_leader(
@@ -124,6 +131,7 @@ async fn find_leader(
     connection: Connection,
     code: RequestCode,
     request: Command,
+    arrived: Instant,
 ) -> Command {
     let forwarded = forward::forwarded_in(&request).is_some();
     let here = async |request: Arc<Command>| {
@@ -132,7 +140,7 @@ async fn find_leader(
         }
         handle(&broker, &connection, code, &request).await?.settled().await
     };
-    let answer = match broker.forward.take(code, &connection, request, &broker.context.config()) {
+    let answer = match broker.forward.take(code, &connection, request, arrived, &broker.context.config()) {
         Ok(errand) => broker.forward.run(errand, here).await,
         Err(error) => Err(error),
     };

@@ -109,12 +109,13 @@ impl Forward {
         }
     }
 
-    /// Takes a request in; an error if too many are here already.
+    /// Takes a request in that arrived at `arrived`; an error if too many are here already.
     pub(crate) fn take(
         &self,
         code: RequestCode,
         connection: &Connection,
         request: Command,
+        arrived: Instant,
         config: &BrokerConfig,
     ) -> Result<Errand, Error> {
         let kib = u32::try_from(request.body.len() >> 10).unwrap_or(u32::MAX).saturating_add(1);
@@ -133,15 +134,16 @@ impl Forward {
             true => patience.max(OPERATOR_PATIENCE),
             false => patience.saturating_sub(GIVE_UP_EARLIER),
         };
-        let now = Instant::now();
+        // Whoever sent it has given up by then: a leader that was cut off learns late that its entries are void.
+        let answer_until = arrived + patience.max(wait);
         Ok(Errand {
             client: client_of(connection, &request),
             request: Arc::new(request),
             lane: usize::try_from(connection.id() % LANES as u64).unwrap_or(0),
             forwarded,
             repeatable,
-            leader_until: now + wait,
-            answer_until: now + patience.max(wait),
+            leader_until: answer_until.min(Instant::now() + wait),
+            answer_until,
             wait,
             _room: room,
         })
@@ -159,6 +161,9 @@ impl Forward {
     {
         let mut role = self.role.clone();
         loop {
+            if Instant::now() >= errand.answer_until {
+                return Err(self.no_leader(&errand));
+            }
             let step = step(&role.borrow_and_update(), &self.own, errand.forwarded);
             let again = match step {
                 Step::Here => match here(Arc::clone(&errand.request)).await {

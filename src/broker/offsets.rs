@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::commits::Found;
 use super::context::{Context, blocking};
 use super::reply::{Reply, later};
 use super::resets::Resets;
@@ -67,11 +68,18 @@ pub(crate) async fn update(context: &Context, resets: &Resets, request: &Command
         let response = Command::response(ResponseCode::Success);
         return Ok(response.with_remark("Offset has been previously reset").into());
     }
+    let offset = QueueOffset(offset);
+    let now = Found::now(context.metadata.offsets(), &group.group_name, &header.topic, queue_id);
+    if Found::of(request).is_some_and(|found| found.is_overtaken(offset, now)) {
+        return Err(Error::Unavailable(format!(
+            "commitOffset[{offset}] came late, and the group has committed a newer one meanwhile; commit again to go back"
+        )));
+    }
     let command = MetadataCommand::CommitOffset {
         group: group.group_name.clone(),
         topic: header.topic,
         queue_id,
-        offset: QueueOffset(offset),
+        offset,
     };
     let permit = context.replication.permit()?;
     if request.is_oneway() {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::clients::Clients;
-use super::commits::Commits;
+use super::commits::{Commits, Found};
 use super::context::{Context, blocking};
 use super::hold::Holds;
 use super::reply::{Reply, later};
@@ -205,7 +205,8 @@ impl Pulls {
         let offset = QueueOffset(u64::try_from(offset).unwrap_or(0));
         let replication = &self.context.replication;
         let Ok(permit) = replication.permit() else {
-            self.commits.put(group, topic, queue_id, offset);
+            let found = Found::now(self.context.metadata.offsets(), group, topic, queue_id);
+            self.commits.put(group, topic, queue_id, offset, found);
             return;
         };
         if self.resets.is_pending(topic, group, queue_id) {

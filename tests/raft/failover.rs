@@ -141,8 +141,15 @@ async fn survive(mut group: RaftGroup, fault: Fault, rounds: usize) {
 /// Ends the load, compares ledger and replicas, stops the group, and compares the files.
 pub(crate) async fn finish(group: &mut RaftGroup, load: Load) -> Report {
     let ledger = load.stop().await;
-    let end = group.settled().await;
-    let report = Report::of(group, &ledger).await;
+    // What was sent to a host that was cut off may still arrive.
+    let (report, end) = loop {
+        let before = group.settled().await;
+        let report = Report::of(group, &ledger).await;
+        let end = group.settled().await;
+        if end == before {
+            break (report, end);
+        }
+    };
     eprintln!("{:?}", ledger.refusals());
     let running: Vec<_> = (0..group.replicas.len()).filter(|replica| group.is_running(*replica)).collect();
     group.terminate_all().await;

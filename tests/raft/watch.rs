@@ -1,6 +1,6 @@
 //! What is looked at all the time while faults happen: the route, and reads that must not be stale.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -86,7 +86,7 @@ pub(crate) struct ReadWatch {
 impl ReadWatch {
     pub(crate) fn start(group: &RaftGroup, ledger: &Arc<Ledger>) -> Self {
         let (stop, stopping) = watch::channel(false);
-        let committed = Arc::new(AtomicI64::new(0));
+        let committed = Arc::<Commits>::default();
         let (reads, stale) = (Arc::<AtomicI64>::default(), Arc::<Mutex<Vec<String>>>::default());
         let addresses = group.addresses();
         let mut tasks =
@@ -127,8 +127,17 @@ fn question(code: RequestCode) -> Command {
     queue_request(code, TOPIC, 0).with_field("consumerGroup", "Watched")
 }
 
+/// What was committed by [`commit`].
+#[derive(Debug, Default)]
+struct Commits {
+    /// The largest that was acknowledged.
+    acknowledged: AtomicI64,
+    /// Those that were not: a request to a host that was cut off may arrive when it is back.
+    unanswered: Mutex<BTreeSet<i64>>,
+}
+
 /// Commits ever larger offsets, at one replica after the other.
-async fn commit(addresses: Vec<String>, committed: Arc<AtomicI64>, stop: watch::Receiver<bool>) {
+async fn commit(addresses: Vec<String>, committed: Arc<Commits>, stop: watch::Receiver<bool>) {
     let client = Client::new(ClientConfig { connect_timeout: PATIENCE, ..ClientConfig::default() });
     let mut at = 0;
     for value in 1.. {
@@ -138,8 +147,11 @@ async fn commit(addresses: Vec<String>, committed: Arc<AtomicI64>, stop: watch::
         let request =
             question(RequestCode::UpdateConsumerOffset).with_field("commitOffset", value.to_string());
         match client.call(&addresses[at], request, PATIENCE).await {
-            Ok(answer) if answer.code == 0 => committed.store(value, Ordering::SeqCst),
-            _ => at = (at + 1) % addresses.len(),
+            Ok(answer) if answer.code == 0 => committed.acknowledged.store(value, Ordering::SeqCst),
+            _ => {
+                committed.unanswered.lock().unwrap().insert(value);
+                at = (at + 1) % addresses.len();
+            }
         }
         tokio::time::sleep(PACE).await;
     }
@@ -148,7 +160,7 @@ async fn commit(addresses: Vec<String>, committed: Arc<AtomicI64>, stop: watch::
 struct Reader {
     client: Client,
     address: String,
-    committed: Arc<AtomicI64>,
+    committed: Arc<Commits>,
     ledger: Arc<Ledger>,
     reads: Arc<AtomicI64>,
     stale: Arc<Mutex<Vec<String>>>,
@@ -157,23 +169,33 @@ struct Reader {
 impl Reader {
     async fn run(self, stop: watch::Receiver<bool>) {
         while !*stop.borrow() {
-            let floor = self.committed.load(Ordering::SeqCst);
-            self.read("the committed offset", question(RequestCode::QueryConsumerOffset), floor).await;
+            let floor = self.committed.acknowledged.load(Ordering::SeqCst);
+            if let Some(found) = self.read(question(RequestCode::QueryConsumerOffset)).await
+                && !self.committed.unanswered.lock().unwrap().contains(&found)
+            {
+                self.compare("the committed offset", found, floor);
+            }
             let floor = i64::try_from(self.ledger.end_of(0)).expect("an offset");
-            self.read("the end of the queue", question(RequestCode::GetMaxOffset), floor).await;
+            if let Some(found) = self.read(question(RequestCode::GetMaxOffset)).await {
+                self.compare("the end of the queue", found, floor);
+            }
             tokio::time::sleep(PACE).await;
         }
     }
 
-    async fn read(&self, what: &str, request: Command, floor: i64) {
-        let Ok(answer) = self.client.call(&self.address, request, PATIENCE).await else { return };
+    async fn read(&self, request: Command) -> Option<i64> {
+        let answer = self.client.call(&self.address, request, PATIENCE).await.ok()?;
         let found = match answer.code {
             0 => offset(&answer),
             // QUERY_NOT_FOUND: there is none.
             22 => 0,
-            _ => return,
+            _ => return None,
         };
         self.reads.fetch_add(1, Ordering::Relaxed);
+        Some(found)
+    }
+
+    fn compare(&self, what: &str, found: i64, floor: i64) {
         if found < floor {
             let text = format!("{what} at {}: {found}, but {floor} was acknowledged", self.address);
             self.stale.lock().unwrap().push(text);

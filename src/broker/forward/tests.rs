@@ -95,7 +95,7 @@ impl Follower {
         let replica = Replica::start(Behaviour::Silence).await;
         let connection = self.client.connect(&replica.address, Duration::from_secs(5)).await.unwrap();
         let code = request.request_code().unwrap();
-        let errand = self.forward.take(code, &connection, request, &self.config)?;
+        let errand = self.forward.take(code, &connection, request, Instant::now(), &self.config)?;
         let here = async |_| {
             self.here.fetch_add(1, Ordering::Relaxed);
             match self.forward.role.borrow().is_leader() {
@@ -275,7 +275,13 @@ async fn what_waits_is_bounded() {
     let connection = follower.client.connect(&replica.address, Duration::from_secs(5)).await.unwrap();
     let take = |bytes: usize| {
         let request = send().with_body(vec![0; bytes]);
-        follower.forward.take(RequestCode::SendMessageV2, &connection, request, &follower.config)
+        follower.forward.take(
+            RequestCode::SendMessageV2,
+            &connection,
+            request,
+            Instant::now(),
+            &follower.config,
+        )
     };
     let taken: Vec<Errand> = (0..15).map(|_| take(4 << 20).unwrap()).collect();
     assert_eq!(take(4 << 20).unwrap_err().code(), ResponseCode::ServiceNotAvailable);
@@ -294,8 +300,9 @@ async fn what_one_connection_sends_arrives_in_order() {
     let mut answers = Vec::new();
     for number in 0..100 {
         let request = send().with_field("number", number.to_string());
-        let errand =
-            forward.take(RequestCode::SendMessageV2, &connection, request, &follower.config).unwrap();
+        let errand = forward
+            .take(RequestCode::SendMessageV2, &connection, request, Instant::now(), &follower.config)
+            .unwrap();
         let forward = Arc::clone(&forward);
         let answer = begun(async move {
             let here = async |_| Err(replication::Error::NotLeader.into());
