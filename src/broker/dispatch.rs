@@ -15,7 +15,6 @@ use super::{
 };
 use crate::message::key;
 use crate::remoting::{Answer, Command, Connection, RequestCode};
-use crate::replication;
 
 /// Which replica of a group answers a request. A broker without replicas answers all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,7 +135,7 @@ async fn find_leader(
     let forwarded = forward::forwarded_in(&request).is_some();
     let here = async |request: Arc<Command>| {
         if !broker.context.replication.holds_lease() {
-            return Err(replication::Error::NotLeader.into());
+            broker.context.replication.confirm_leader().await?;
         }
         handle(&broker, &connection, code, &request).await?.settled().await
     };

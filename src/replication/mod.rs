@@ -294,6 +294,15 @@ impl Replication {
         }
     }
 
+    /// Waits until it is sure that no other replica leads now: slower than [`Replication::holds_lease`], and possible when
+    /// this replica has not heard from a majority for a moment.
+    pub async fn confirm_leader(&self) -> Result<(), Error> {
+        match &self.mode {
+            Mode::None(_) => Ok(()),
+            Mode::Group(group) => group.confirm_leader().await,
+        }
+    }
+
     /// Returns how many bytes wait to be written.
     pub fn queued_bytes(&self) -> usize {
         match &self.mode {

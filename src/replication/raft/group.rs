@@ -7,11 +7,13 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::Fatal;
-use openraft::{ChangeMembers, Config, Instant as _, ServerState, SnapshotPolicy, StepDownPolicy};
+use openraft::{ChangeMembers, Config, ServerState, SnapshotPolicy, StepDownPolicy};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::codec::StateImage;
 use super::files::{Files, ReplicaFile};
@@ -66,7 +68,7 @@ pub(crate) struct Group {
     pub(super) connections: Connections,
     pub(super) replica: Mutex<ReplicaFile>,
     /// Set when the replica takes part in the group.
-    raft: OnceLock<Raft>,
+    pub(super) raft: OnceLock<Raft>,
     /// Why it does not, and what to do.
     pub(super) outside: Mutex<Option<String>>,
     /// Where clients reach the others.
@@ -76,6 +78,10 @@ pub(crate) struct Group {
     pub(super) leader_changes: AtomicU64,
     /// How many hand-overs of the leadership are under way.
     handing_over: AtomicU64,
+    /// The term of a hand-over that was not heard of again: another replica may yet take over, whatever its lease.
+    left_open: AtomicU64,
+    /// Until when this replica may not vote: before it restarted it may have told a leader that it follows.
+    pub(super) quiet_until: Option<Instant>,
     /// An entry that this replica lost and must have again before it votes.
     pub(super) barrier: Mutex<Option<LogIndex>>,
     /// Handed to openraft when the replica takes part.
@@ -115,6 +121,9 @@ impl Group {
             );
             files.save_barrier(index).map_err(failed)?;
         }
+        // Nobody counts on a replica that never took part.
+        let took_part = settings.peers.len() > 1 && files.vote().map_err(failed)?.is_some();
+        let quiet_until = took_part.then(|| Instant::now() + Duration::from_millis(settings.election_max_ms));
         let maintenance = Threads::start(&store)?;
         let (files, entries) = (Arc::new(files), Arc::new(entries));
         let shared = Shared::new(
@@ -150,6 +159,8 @@ impl Group {
             queue: Arc::new(AppendQueue::new(limits)),
             leader_changes: AtomicU64::new(0),
             handing_over: AtomicU64::new(0),
+            left_open: AtomicU64::new(0),
+            quiet_until,
             barrier: Mutex::new(barrier),
             machine: Mutex::new(Some(machine)),
             stop,
@@ -172,7 +183,15 @@ impl Group {
         let raft =
             Raft::new(self.settings.id, config, self.connections.clone(), self.log.clone(), machine).await;
         let raft = raft.map_err(|error| Error::Failed(format!("start Raft: {error}")))?;
-        if self.barrier().is_some() {
+        if let Some(rest) = self.vote_rest() {
+            raft.runtime_config().elect(false);
+            let (group, raft) = (Arc::clone(self), raft.clone());
+            self.lock_tasks().push(tokio::spawn(async move {
+                tokio::time::sleep(rest).await;
+                // The one that lifts the barrier allows elections.
+                raft.runtime_config().elect(group.barrier().is_none());
+            }));
+        } else if self.barrier().is_some() {
             raft.runtime_config().elect(false);
         }
         *self.outside.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -233,15 +252,17 @@ impl Group {
         }
     }
 
-    pub(crate) fn holds_lease(&self) -> bool {
-        let lease = Duration::from_millis(self.settings.election_max_ms);
-        self.role.borrow().is_leader()
-            && self.handing_over.load(Ordering::SeqCst) == 0
-            && self.raft.get().is_some_and(|raft| quorum_age(raft).is_none_or(|age| age < lease))
-    }
-
     pub(crate) fn queued_bytes(&self) -> usize {
         self.queue.bytes()
+    }
+
+    pub(super) fn is_handing_over(&self) -> bool {
+        self.handing_over.load(Ordering::SeqCst) > 0
+    }
+
+    /// Whether a hand-over of this term was begun and not heard of again.
+    pub(super) fn may_be_deposed_in(&self, term: Term) -> bool {
+        self.left_open.load(Ordering::SeqCst) >= term.0
     }
 
     /// Returns the Raft handle, or why this replica does not take part.
@@ -386,9 +407,11 @@ impl Group {
         let _ = tokio::time::timeout(NOTES_LIMIT, self.commit_noted()).await;
         // The others elect without waiting for the end of the lease.
         let _handing_over = HandingOver::begin(&self.handing_over);
+        let term = self.role.borrow().term();
         raft.trigger().transfer_leader(to).await.map_err(|error| Error::Failed(error.to_string()))?;
         let handed = raft.wait(Some(limit)).current_leader(to, "the leadership is handed over").await;
         handed.map(|_| ()).map_err(|_| {
+            self.left_open.fetch_max(term.0, Ordering::SeqCst);
             Error::Group(format!("n{to} did not take over within {} s; the leader stays", limit.as_secs()))
         })
     }
@@ -416,12 +439,11 @@ impl Group {
         let unconfirmed = |error: String| Error::Group(format!("the read could not be confirmed: {error}"));
         let leader = raft.current_leader().await.ok_or(Error::NotLeader)?;
         if leader == self.settings.id {
-            let confirmed = raft.ensure_linearizable(openraft::ReadPolicy::ReadIndex).await;
-            return confirmed.map(|_| ()).map_err(|error| unconfirmed(error.to_string()));
+            return self.confirm(raft).await.map(|_| ());
         }
         let address = self.raft_address(leader).ok_or(Error::NotLeader)?;
         let read = self.connections.read_index(leader, &address, HELLO_LIMIT).await.map_err(unconfirmed)?;
-        let applied = raft.wait(Some(LEASE_WAIT)).applied_index_at_least(Some(read.index()), "a read").await;
+        let applied = raft.wait(Some(LEASE_WAIT)).applied_index_at_least(Some(read), "a read").await;
         applied.map(|_| ()).map_err(|error| unconfirmed(error.to_string()))
     }
 
@@ -483,7 +505,11 @@ impl Group {
         let committed = metrics.local_committed.map(|id| LogIndex(id.index()));
         status.committed_index = committed.unwrap_or_default().max(status.applied_index);
         status.snapshot_index = metrics.snapshot.map(|id| LogIndex(id.index()));
-        status.quorum_age_ms = quorum_age(raft).map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        if metrics.state.is_leader() {
+            let followed = self.followed_at(raft, status.term);
+            status.quorum_age_ms =
+                followed.map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX));
+        }
         let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
         for (id, member) in metrics.membership_config.nodes() {
             let matched = match &metrics.replication {
@@ -604,11 +630,25 @@ impl Local for Group {
     }
 
     fn vote_refusal(&self) -> Option<String> {
+        if let Some(rest) = self.vote_rest() {
+            return Some(format!(
+                "n{} has just restarted and votes in {} ms",
+                self.settings.id,
+                rest.as_millis()
+            ));
+        }
         let index = self.barrier()?;
         Some(format!(
             "n{} lost entries up to {index} and does not vote until it has them again",
             self.settings.id
         ))
+    }
+
+    fn read_index(&self) -> BoxFuture<'_, Result<u64, String>> {
+        Box::pin(async {
+            let raft = self.raft_or_reason().map_err(|error| error.to_string())?;
+            self.confirm(raft).await.map(|index| index.0).map_err(|error| error.to_string())
+        })
     }
 
     fn fetch(&self, first: u64, last: u64) -> Result<Vec<Bytes>, String> {
@@ -805,11 +845,10 @@ async fn propose_one(
 
 /// Returns the term in which this replica leads and a majority was heard from; waits for it for a moment.
 async fn leading_term(group: &Group, raft: &Raft) -> Option<u64> {
-    let lease = Duration::from_millis(group.settings.election_max_ms);
     let deadline = tokio::time::Instant::now() + LEASE_WAIT;
     loop {
         let Role::Leader(term) = *group.role.borrow() else { return None };
-        if quorum_age(raft).is_none_or(|age| age < lease) {
+        if group.is_followed(raft, term) {
             return Some(term.0);
         }
         if tokio::time::Instant::now() >= deadline {
@@ -817,15 +856,6 @@ async fn leading_term(group: &Group, raft: &Raft) -> Option<u64> {
         }
         tokio::time::sleep(Duration::from_millis(group.settings.heartbeat_ms / 2)).await;
     }
-}
-
-/// Returns how long ago a leader heard from a majority; `None` if it alone is one, or does not lead.
-pub(super) fn quorum_age(raft: &Raft) -> Option<Duration> {
-    let alone = raft.server_metrics().borrow_watched().membership_config.voter_ids().count() <= 1;
-    if alone {
-        return None;
-    }
-    raft.data_metrics().borrow_watched().last_quorum_acked.map(|at| at.elapsed())
 }
 
 /// Commits noted progress every now and then.

@@ -7,6 +7,7 @@ mod codec;
 mod files;
 mod group;
 mod join;
+mod lease;
 #[cfg(test)]
 mod links;
 mod log;

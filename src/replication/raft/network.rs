@@ -20,16 +20,17 @@ use openraft::network::{
     Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption, RPCTypes,
 };
 use openraft::raft::{
-    AppendEntriesRequest, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    AppendEntriesRequest, SnapshotResponse, StreamAppendError, StreamAppendResult, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{OptionalSend, RaftNetworkFactory};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status, Streaming};
 
-use super::types::{Image, LogId, Member, Snapshot, Types, Vote};
+use super::lease::Heard;
+use super::types::{Image, Member, Snapshot, Types, Vote};
 use super::window::{self, Requests, Window};
 use super::wire::{self, raft_client::RaftClient};
 
@@ -106,20 +107,37 @@ pub(super) struct Connections {
     replica: Replica,
     timing: Timing,
     peers: Arc<Mutex<HashMap<u64, Arc<Peer>>>>,
+    /// Told of each answer to entries and beats.
+    arrivals: watch::Sender<()>,
 }
 
 impl Connections {
     pub(super) fn new(replica: Replica, timing: Timing) -> Self {
-        Self { replica, timing, peers: Arc::default() }
+        Self { replica, timing, peers: Arc::default(), arrivals: watch::Sender::new(()) }
+    }
+
+    /// Returns when the last entries or beats of a term were sent to each replica that it has answered.
+    pub(super) fn heard(&self, term: u64) -> HashMap<u64, Instant> {
+        let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let heard = |peer: &Peer| *peer.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_term = peers
+            .iter()
+            .filter_map(|(id, peer)| Some((*id, heard(peer).filter(|heard| heard.term == term)?)));
+        of_term.map(|(id, heard)| (id, heard.at)).collect()
+    }
+
+    /// Tells whenever a replica has answered.
+    pub(super) fn arrivals(&self) -> watch::Receiver<()> {
+        self.arrivals.subscribe()
     }
 
     /// Asks the leader up to where a read must have applied the log. An error says why there is no answer.
-    pub(super) async fn read_index(&self, to: u64, address: &str, limit: Duration) -> Result<LogId, String> {
+    pub(super) async fn read_index(&self, to: u64, address: &str, limit: Duration) -> Result<u64, String> {
         let peer = self.peer(to, address);
         let mut client = peer.client(Lane::Beat)?;
         let request = wire::ReadIndexRequest { target: Some(peer.target.clone()) };
         let response = within(limit, carried(&peer.target, client.read_index(request))).await?;
-        response.log_id.map(Into::into).ok_or_else(|| format!("{address} answers without a log id"))
+        Ok(response.index)
     }
 
     /// Fetches committed entries: the first of those asked for, as many as go into an answer.
@@ -145,7 +163,8 @@ impl Connections {
         if let Some(peer) = peers.get(&id).filter(|peer| peer.address == address) {
             return peer.clone();
         }
-        let peer = Arc::new(Peer::new(self.replica.target(id), address, self.timing));
+        let target = self.replica.target(id);
+        let peer = Arc::new(Peer::new(target, address, self.timing, self.arrivals.clone()));
         peers.insert(id, peer.clone());
         peer
     }
@@ -249,6 +268,9 @@ struct Peer {
     address: String,
     target: wire::Target,
     channels: Result<Channels, String>,
+    /// The newest request that it answered.
+    heard: Mutex<Option<Heard>>,
+    arrivals: watch::Sender<()>,
 }
 
 #[derive(Debug)]
@@ -259,13 +281,20 @@ struct Channels {
 }
 
 impl Peer {
-    fn new(target: wire::Target, address: &str, timing: Timing) -> Self {
+    fn new(target: wire::Target, address: &str, timing: Timing, arrivals: watch::Sender<()>) -> Self {
         let channels = endpoint(address, timing.connect).map(|endpoint| Channels {
             entries: endpoint.connect_lazy(),
             beat: endpoint.connect_lazy(),
             bulk: endpoint.connect_lazy(),
         });
-        Self { address: address.to_owned(), target, channels }
+        Self { address: address.to_owned(), target, channels, heard: Mutex::default(), arrivals }
+    }
+
+    fn hear(&self, heard: Heard) {
+        let mut newest = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        *newest = (*newest).max(Some(heard));
+        drop(newest);
+        self.arrivals.send_replace(());
     }
 
     fn client(&self, lane: Lane) -> Result<RaftClient<Channel>, String> {
@@ -489,7 +518,10 @@ where
 
     fn read(&self, answer: wire::AppendResponse) -> Result<StreamAppendResult<Types>, String> {
         let result = wire::append_result(answer).map_err(|reason| reason.to_string())?;
-        self.window.answered(&result)?;
+        let heard = self.window.answered(&result)?;
+        if !matches!(result, Err(StreamAppendError::HigherVote(_))) {
+            self.peer.hear(heard);
+        }
         Ok(result)
     }
 

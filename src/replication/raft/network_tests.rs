@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -126,7 +127,7 @@ impl wire::raft_server::Raft for Fake {
         request: Request<wire::ReadIndexRequest>,
     ) -> Result<Response<wire::ReadIndexResponse>, Status> {
         self.replica.check(request.get_ref().target.as_ref())?;
-        Ok(Response::new(wire::ReadIndexResponse { log_id: Some(log_id(3, 14).into()) }))
+        Ok(Response::new(wire::ReadIndexResponse { index: 14 }))
     }
 
     async fn fetch(
@@ -512,7 +513,7 @@ async fn the_group_asks_for_a_read_index_and_for_entries() {
     let server = Running::start(Manner::Answers).await;
     let address = server.address.to_string();
     let connections = connections();
-    assert_eq!(connections.read_index(2, &address, SOON).await, Ok(log_id(3, 14)));
+    assert_eq!(connections.read_index(2, &address, SOON).await, Ok(14));
     assert_eq!(connections.fetch(2, &address, 4..=6, SOON).await.unwrap().len(), 3);
     let error = connections.read_index(3, &address, SOON).await.unwrap_err();
     assert!(error.contains("this is replica 2 of group \"g\""), "{error}");
@@ -528,6 +529,10 @@ impl Local for Outside {
 
     fn raft(&self) -> Option<Raft> {
         None
+    }
+
+    fn read_index(&self) -> BoxFuture<'_, Result<u64, String>> {
+        Box::pin(async { Err("outside".to_owned()) })
     }
 
     fn fetch(&self, _: u64, _: u64) -> Result<Vec<Bytes>, String> {

@@ -8,7 +8,7 @@ use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::Fatal;
 
-use super::group::{Group, quorum_age};
+use super::group::Group;
 use super::machine::blocking;
 use super::types::Raft;
 use crate::model::Term;
@@ -77,10 +77,10 @@ fn role_now(group: &Group, raft: &Raft) -> Role {
         let server = server.borrow_watched();
         (server.state, Term(server.vote.leader_id.term), server.current_leader)
     };
-    // The metrics must not be borrowed any more: `quorum_age` borrows them, too, and would wait for ever for a Raft task
+    // The metrics must not be borrowed any more: `followed_at` borrows them, too, and would wait for ever for a Raft task
     // that wants to change them in between.
     if state == ServerState::Leader {
-        let heard = quorum_age(raft).is_none_or(|age| age < QUORUM_LOST);
+        let heard = group.followed_at(raft, term).is_some_and(|at| at.elapsed() < QUORUM_LOST);
         // Everything of the terms before is applied when an entry of the own term is.
         if heard && *group.shared.applied_term.borrow() == term.0 {
             return Role::Leader(term);
@@ -177,7 +177,7 @@ async fn lift_barrier(group: &Arc<Group>, raft: &Raft) -> std::io::Result<()> {
     let shared = Arc::clone(&group.shared);
     blocking(move || shared.files.remove_barrier()).await?;
     *group.barrier.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    raft.runtime_config().elect(true);
+    raft.runtime_config().elect(group.vote_rest().is_none());
     tracing::info!(%index, "the log is whole again: this replica votes");
     Ok(())
 }

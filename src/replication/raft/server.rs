@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::future::BoxFuture;
 use futures_util::{Stream, StreamExt, stream};
-use openraft::ReadPolicy;
 use openraft::errors::Fatal;
 use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
 use tokio::net::{TcpListener, TcpStream};
@@ -52,6 +52,9 @@ pub(super) trait Local: Send + Sync + 'static {
     fn vote_refusal(&self) -> Option<String> {
         None
     }
+
+    /// Returns the index of the last entry that a read which begins now must see. An error says why there is none.
+    fn read_index(&self) -> BoxFuture<'_, Result<u64, String>>;
 
     /// Returns the bytes of committed entries, from `first` on and not behind `last`: at least one, and not much more
     /// than fits one message (32 MiB). May block. An error says why there are none.
@@ -234,9 +237,9 @@ impl wire::raft_server::Raft for Service {
         &self,
         request: Request<wire::ReadIndexRequest>,
     ) -> Result<Response<wire::ReadIndexResponse>, Status> {
-        let raft = self.raft(request.get_ref().target.as_ref())?;
-        let (read, _) = raft.get_read_log_id(ReadPolicy::ReadIndex).await.map_err(over)?;
-        Ok(Response::new(wire::ReadIndexResponse { log_id: Some((*read.log_id()).into()) }))
+        self.raft(request.get_ref().target.as_ref())?;
+        let read = self.local.read_index().await.map_err(Status::unavailable)?;
+        Ok(Response::new(wire::ReadIndexResponse { index: read }))
     }
 
     async fn fetch(

@@ -14,6 +14,7 @@ use futures_util::{Stream, StreamExt};
 use openraft::raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult};
 use tokio::time::Instant;
 
+use super::lease::Heard;
 use super::types::{LogId, Types};
 use super::wire;
 
@@ -52,6 +53,7 @@ struct State {
 }
 
 struct Sent {
+    heard: Heard,
     bytes: usize,
     previous: Option<LogId>,
     last: Option<LogId>,
@@ -84,9 +86,10 @@ impl State {
     fn send(&mut self, request: AppendEntriesRequest<Types>) -> Result<wire::AppendRequest, wire::Malformed> {
         let previous = request.prev_log_id;
         let last = request.entries.last().map(|entry| entry.log_id).or(previous);
+        let heard = Heard { term: request.vote.leader_id.term, at: Instant::now() };
         let request = wire::append_request(request)?;
         let bytes = request.entries.iter().map(bytes::Bytes::len).sum();
-        self.unanswered.push_back(Sent { bytes, previous, last });
+        self.unanswered.push_back(Sent { heard, bytes, previous, last });
         self.bytes += bytes;
         self.owed_since.get_or_insert_with(Instant::now);
         Ok(request)
@@ -154,8 +157,9 @@ impl<S> Requests<S> {
 }
 
 impl<S> Window<S> {
-    /// Takes note of the answer to the oldest request. An error says why it cannot be one.
-    pub(super) fn answered(&self, answer: &StreamAppendResult<Types>) -> Result<(), String> {
+    /// Takes note of the answer to the oldest request, and returns when that was sent. An error says why it cannot be
+    /// its answer.
+    pub(super) fn answered(&self, answer: &StreamAppendResult<Types>) -> Result<Heard, String> {
         let mut state = self.shared.state();
         let was_full = state.is_full();
         let Some(sent) = state.unanswered.pop_front() else {
@@ -169,7 +173,8 @@ impl<S> Window<S> {
         if let Some(waker) = waker {
             waker.wake();
         }
-        sent.check(answer)
+        sent.check(answer)?;
+        Ok(sent.heard)
     }
 
     /// Returns how many requests are not answered.

@@ -56,6 +56,8 @@ pub(super) struct Cluster {
     folders: Vec<TempDir>,
     pub(super) peers: Vec<Peer>,
     nodes: Mutex<Vec<Option<Arc<Node>>>>,
+    /// What time each replica has, over its restarts.
+    pub(super) clocks: Vec<Clock>,
     cut: Mutex<HashSet<(u64, u64)>>,
 }
 
@@ -110,6 +112,7 @@ impl Cluster {
             folders: (0..shape.nodes).map(|_| tempfile::tempdir().unwrap()).collect(),
             peers,
             nodes: Mutex::new((0..shape.nodes).map(|_| None).collect()),
+            clocks: vec![Clock::system(); shape.nodes],
             cut: Mutex::default(),
             shape,
         }
@@ -191,7 +194,7 @@ impl Cluster {
             Arc::clone(&metadata),
             settings,
             limits,
-            (disk, Clock::system()),
+            (disk, self.clocks[id].clone()),
         )
         .await?;
         self.lock()[id] = Some(Arc::new(Node { id, replication, metadata, faults, failure }));
