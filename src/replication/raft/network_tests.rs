@@ -579,3 +579,20 @@ async fn a_replica_outside_the_group_answers_hello_and_nothing_else() {
     let error = hello_of("g", 2).await.unwrap_err();
     assert!(error.contains("refused"), "{error}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_says_nothing_about_later_requests_that_end_at_the_same_entry() {
+    let first = request(1, 10);
+    // What tells a follower that more is committed.
+    let second = AppendEntriesRequest { prev_log_id: Some(log_id(1, 1)), entries: Vec::new(), ..request(1, 10) };
+    let input = stream::once(std::future::ready(second));
+    let (mut requests, window) = window::open(first, input, replica(1).target(2)).unwrap();
+    requests.next().await.unwrap();
+    let sent = Instant::now();
+    // The process is stopped, with the answer on its way.
+    tokio::time::advance(Duration::from_secs(3)).await;
+    requests.next().await.unwrap();
+    let heard = window.answered(&Ok(Some(log_id(1, 1)))).unwrap();
+    assert_eq!(heard, Heard { term: 1, at: sent });
+    assert_eq!(window.answered(&Ok(Some(log_id(1, 1)))).unwrap().at, sent + Duration::from_secs(3));
+}
