@@ -8,7 +8,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::Error;
 use super::pending::{AppendAnswer, PendingAppend, PendingChange, pending_append};
-use crate::metadata::MetadataCommand;
+use crate::metadata::{MetadataCommand, encode_commands};
 use crate::model::{Term, Topic};
 use crate::store::Draft;
 
@@ -34,12 +34,14 @@ pub(super) enum Queued {
         draft: Draft,
         /// A change that is committed together with the draft.
         command: Option<MetadataCommand>,
+        /// Bytes of both in an entry.
+        len: usize,
         answer: AppendAnswer,
         /// Gives the room back when the draft is written.
         room: OwnedSemaphorePermit,
     },
     /// A change of the tables, for a log that holds them.
-    Change { term: Term, command: MetadataCommand, answer: oneshot::Sender<Result<(), Error>> },
+    Change { term: Term, command: MetadataCommand, len: usize, answer: oneshot::Sender<Result<(), Error>> },
     /// A deleted topic, whose queues start at 0 from here on.
     Forget(Forget),
 }
@@ -62,10 +64,15 @@ impl Queued {
 
     fn len(&self) -> usize {
         match self {
-            Self::Draft { draft, .. } => draft.len(),
-            Self::Change { .. } | Self::Forget(_) => 0,
+            Self::Draft { len, .. } | Self::Change { len, .. } => *len,
+            Self::Forget(_) => 0,
         }
     }
+}
+
+/// Returns how many bytes of an entry a change takes at most.
+pub(super) fn encoded_len(command: &MetadataCommand) -> usize {
+    encode_commands(std::slice::from_ref(command)).len()
 }
 
 #[derive(Debug)]
@@ -112,14 +119,16 @@ impl AppendQueue {
             Err(_) => self.wait_for_room(permits).await?,
         };
         let (answer, pending) = pending_append();
-        self.push(Queued::Draft { term, draft, command, answer, room })?;
+        let len = draft.len() + command.as_ref().map_or(0, encoded_len);
+        self.push(Queued::Draft { term, draft, command, len, answer, room })?;
         Ok(pending)
     }
 
     /// Puts a change in.
     pub(super) fn change(&self, term: Term, command: MetadataCommand) -> Result<PendingChange, Error> {
         let (answer, pending) = oneshot::channel();
-        self.push(Queued::Change { term, command, answer })?;
+        let len = encoded_len(&command);
+        self.push(Queued::Change { term, command, len, answer })?;
         Ok(PendingChange(pending))
     }
 

@@ -29,7 +29,7 @@ use crate::metadata::{Metadata, MetadataCommand, MetadataImage};
 use crate::metrics::Histogram;
 use crate::model::{LogIndex, PhysicalOffset, Term, system_topic};
 use crate::replication::pending::{PendingAppend, PendingChange};
-use crate::replication::queue::AppendQueue;
+use crate::replication::queue::{AppendQueue, encoded_len};
 use crate::replication::{
     Error, FlushMode, GroupSettings, GroupStatus, MemberStatus, QueueLimits, ReplicaState, Role,
 };
@@ -222,13 +222,7 @@ impl Group {
         draft: Draft,
         command: Option<MetadataCommand>,
     ) -> Result<PendingAppend, Error> {
-        let max = self.shared.entries.draft_max();
-        if draft.len() > max {
-            return Err(Error::Refused(format!(
-                "{} bytes do not fit into a segment; the most is {max}, raise mappedFileSizeCommitLog",
-                draft.len()
-            )));
-        }
+        self.check_len(draft.len() + command.as_ref().map_or(0, encoded_len))?;
         if self.shared.store.is_full() {
             return Err(Error::Full("the used space of the disk is above diskSpaceWarningLevelRatio".into()));
         }
@@ -236,7 +230,19 @@ impl Group {
     }
 
     pub(crate) fn change(&self, term: Term, command: MetadataCommand) -> Result<PendingChange, Error> {
+    /// Refuses what would not fit into one entry.
+    fn check_len(&self, len: usize) -> Result<(), Error> {
+        let max = self.shared.entries.draft_max();
+        if len <= max {
+            return Ok(());
+        }
+        Err(Error::Refused(format!(
+            "{len} bytes do not fit into a segment; the most is {max}, raise mappedFileSizeCommitLog"
+        )))
+    }
+
         if let MetadataCommand::CommitOffset { group, topic, queue_id, .. } = &command {
+        self.check_len(encoded_len(&command))?;
             self.shared.metadata.forget_noted(Some((group, topic, *queue_id)));
         }
         self.queue.change(term, command)
@@ -808,7 +814,7 @@ async fn propose(group: Arc<Group>, raft: Raft) {
         // The queue is looked at only when an entry may be proposed: what comes meanwhile goes into that one.
         let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else { return };
         let mut permit = Some(permit);
-        let Some(items) = group.queue.take_async(group.settings.entry_bytes_max).await else { return };
+        let Some(items) = group.queue.take_async(bytes_max).await else { return };
         for batch in batches(items) {
             let permit = match permit.take() {
                 Some(permit) => permit,
@@ -819,6 +825,7 @@ async fn propose(group: Arc<Group>, raft: Raft) {
             };
             if let Err(error) = propose_one(&group, &raft, batch, permit).await {
                 tracing::error!(%error, "Raft takes no proposals any more");
+    let bytes_max = group.settings.entry_bytes_max.min(group.shared.entries.draft_max());
                 return;
             }
         }
