@@ -150,7 +150,8 @@ impl Writer<'_> {
     fn run(&self, queue: &Queue) {
         while let Some(jobs) = queue.take() {
             let mut run: Vec<(PhysicalOffset, Bytes)> = Vec::new();
-            for job in jobs {
+            let mut jobs = jobs.into_iter();
+            while let Some(job) = jobs.next() {
                 let outcome = match job {
                     Job::Write { filler, position, bytes } => {
                         let outcome = match filler {
@@ -160,23 +161,29 @@ impl Writer<'_> {
                         run.push((position, bytes));
                         outcome
                     }
-                    other => self.write(queue, &mut run).and_then(|()| self.other(other)),
+                    other => match self.write(queue, &mut run) {
+                        Ok(()) => self.other(other),
+                        Err(error) => {
+                            other.fail(&error.to_string());
+                            Err(error)
+                        }
+                    },
                 };
                 if let Err(error) = outcome {
-                    // Whoever still waits is told by the poisoned store: nothing is acknowledged from here on.
-                    self.store.poison(error.to_string());
-                    return self.refuse(queue);
+                    return self.refuse(queue, jobs, &error);
                 }
             }
             if let Err(error) = self.write(queue, &mut run) {
-                self.store.poison(error.to_string());
-                return self.refuse(queue);
+                return self.refuse(queue, jobs, &error);
             }
         }
     }
 
-    fn refuse(&self, queue: &Queue) {
+    /// Tells all who wait, now and from here on, that nothing is written any more.
+    fn refuse(&self, queue: &Queue, rest: impl Iterator<Item = Job>, error: &Error) {
+        self.store.poison(error.to_string());
         let reason = self.store.failure().unwrap_or("the log failed").to_owned();
+        rest.for_each(|job| job.fail(&reason));
         while let Some(jobs) = queue.take() {
             jobs.into_iter().for_each(|job| job.fail(&reason));
         }
