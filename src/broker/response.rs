@@ -108,9 +108,10 @@ impl Error {
             Self::Store(error) => match error {
                 store::Error::Full { .. } | store::Error::Poisoned(_) => ResponseCode::ServiceNotAvailable,
                 store::Error::TooLarge { .. } | store::Error::Encode(_) => ResponseCode::MessageIllegal,
-                store::Error::Io { .. } | store::Error::Locked(_) | store::Error::Corrupt { .. } => {
-                    ResponseCode::SystemError
-                }
+                store::Error::Io { .. }
+                | store::Error::Locked(_)
+                | store::Error::Corrupt { .. }
+                | store::Error::Damaged { .. } => ResponseCode::SystemError,
             },
             Self::Config(error) => match error {
                 config::Error::BlackListed(_) => ResponseCode::NoPermission,

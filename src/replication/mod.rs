@@ -81,6 +81,7 @@ impl From<store::Error> for Error {
             store::Error::Io { .. }
             | store::Error::Locked(_)
             | store::Error::Corrupt { .. }
+            | store::Error::Damaged { .. }
             | store::Error::Poisoned(_) => Self::Failed(text),
         }
     }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::checkpoint::CheckpointState;
 use super::segment::Segment;
 use super::{Draft, Error, Result, Store};
-use crate::message::{BLANK_MIN, Record};
+use crate::message::{BLANK_MIN, Record, Scanned, scan};
 use crate::model::{PhysicalOffset, QueueId, QueueOffset, Topic};
 
 /// The log as readers see it.
@@ -102,8 +102,15 @@ impl CommitLog {
 
     /// Returns the record that starts at `position`, without a copy.
     ///
-    /// `None` if the position is not retained, not committed, or no record starts there. May block on the disk.
+    /// `None` if the position is not retained, not committed, or no whole record starts there. May block on the disk.
     pub fn record(&self, position: PhysicalOffset) -> Option<Bytes> {
+        let bytes = self.bytes_of(position)?;
+        // The position may be a client's, so one without a record is no sign of damage.
+        matches!(scan(&bytes, position), Scanned::Record(_)).then_some(bytes)
+    }
+
+    /// Like [`CommitLog::record`], without a look at the body.
+    pub(super) fn bytes_of(&self, position: PhysicalOffset) -> Option<Bytes> {
         let segment = self.segment(position)?;
         let size = Record::decode(segment.tail(position)).ok()?.total_size;
         self.slice(position, size)

@@ -68,6 +68,15 @@ pub struct NewEntry<'a> {
     pub drafts: &'a mut [Draft],
 }
 
+/// What of an entry is checked when it is read from the file. What is in memory is as it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Check {
+    /// All of it: others will have it.
+    Whole,
+    /// The entry record, if the messages are visible already: nobody looks at them again.
+    Head,
+}
+
 /// The Raft log.
 #[derive(Debug)]
 pub struct EntryLog {
@@ -110,9 +119,10 @@ impl EntryLog {
         let state = State {
             end,
             last,
-            tail,
             kept: 0,
-            offsets: Offsets::default(),
+            // The queues do not know of the entries that are not visible.
+            offsets: Offsets { stale: !tail.is_empty(), ..Offsets::default() },
+            tail,
             store_timestamp: store.dispatched_timestamp.load(Ordering::Relaxed),
         };
         Ok(Self {
@@ -266,39 +276,54 @@ impl EntryLog {
 
     /// Returns where an entry is, or `None` if the log does not have it.
     pub fn find(&self, index: LogIndex) -> Result<Option<(EntryId, PhysicalOffset, usize)>> {
-        let Some(entry) = self.entries(index, LogIndex(index.0 + 1), 0)?.pop() else { return Ok(None) };
-        let head = decode_head(&entry.bytes, entry.position).map_err(|error| self.damaged(index, &error))?;
+        if let Some(entry) = self.tail_at(index) {
+            return Ok(Some((entry.id, entry.position, entry.len)));
+        }
+        let Some(entry) = self.file_entry(index, Check::Head)? else { return Ok(None) };
+        let head = decode_head(&entry.bytes, entry.position)
+            .map_err(|error| self.store.damaged(entry.position, error))?;
         let id = EntryId { index, term: head.term, crc: head.crc };
         Ok(Some((id, entry.position, head.len())))
     }
 
+    /// Returns where an entry starts, without a look at it, or `None` if the log does not have it.
+    pub fn position(&self, index: LogIndex) -> Result<Option<PhysicalOffset>> {
+        if let Some(entry) = self.tail_at(index) {
+            return Ok(Some(entry.position));
+        }
+        let Some(queue) = self.queue() else { return Ok(None) };
+        Ok(queue.entry(QueueOffset(index.0))?.map(|entry| entry.position))
+    }
+
     /// Returns the entries `from..to`, as many as fit into `bytes_max` but at least one.
     ///
-    /// Entries that the log does not have are left out at both ends, never in between. May block on the disk.
-    pub fn entries(&self, from: LogIndex, to: LogIndex, bytes_max: usize) -> Result<Vec<StoredEntry>> {
+    /// Entries that the log does not have are left out at both ends, never in between. A damaged one ends the range; if
+    /// it is the first, it is [`Error::Damaged`] until it is mended. May block on the disk.
+    pub fn entries(
+        &self,
+        from: LogIndex,
+        to: LogIndex,
+        bytes_max: usize,
+        check: Check,
+    ) -> Result<Vec<StoredEntry>> {
         let mut entries = Vec::new();
         let mut bytes = 0;
         let mut index = from;
         while index < to {
-            let entry = match self.tail_entry(index)? {
-                Some(entry) => entry,
-                None => match self.file_entry(index)? {
-                    Some(entry) => entry,
-                    // It was applied between the two looks, or the log has it not.
-                    None => match self.tail_entry(index)? {
-                        Some(entry) => entry,
-                        None if entries.is_empty() => {
-                            index = LogIndex(index.0 + 1);
-                            if self.last().is_none_or(|last| last.index < index) {
-                                break;
-                            }
-                            let Some(first) = self.first_index() else { break };
-                            index = index.max(first);
-                            continue;
-                        }
-                        None => break,
-                    },
-                },
+            let entry = match self.entry(index, check) {
+                Ok(Some(entry)) => entry,
+                Ok(None) if entries.is_empty() => {
+                    index = LogIndex(index.0 + 1);
+                    if self.last().is_none_or(|last| last.index < index) {
+                        break;
+                    }
+                    let Some(first) = self.first_index() else { break };
+                    index = index.max(first);
+                    continue;
+                }
+                Ok(None) => break,
+                Err(Error::Damaged { .. }) if !entries.is_empty() => break,
+                Err(error) => return Err(error),
             };
             if !entries.is_empty() && bytes + entry.bytes.len() > bytes_max {
                 break;
@@ -310,31 +335,29 @@ impl EntryLog {
         Ok(entries)
     }
 
-    /// Returns the applied entry that `position` is in.
+    /// Returns the entry that `position` is in.
     pub fn index_at(&self, position: PhysicalOffset) -> Result<Option<LogIndex>> {
+        let in_tail =
+            |entry: &&TailEntry| (entry.position..entry.position.plus(entry.len as u64)).contains(&position);
+        if let Some(entry) = self.lock().tail.iter().find(in_tail) {
+            return Ok(Some(entry.id.index));
+        }
         let Some(queue) = self.queue() else { return Ok(None) };
         let behind = queue.first_behind(position)?;
         Ok(behind.0.checked_sub(1).filter(|index| *index >= queue.min_offset().0).map(LogIndex))
     }
 
-    /// Puts the bytes of an applied entry back in their place, durably. They come from another replica and must be the
-    /// ones that were there: the entries before and behind say so.
+    /// Puts the bytes of a committed entry back in their place, durably. They come from another replica and must be the
+    /// ones that were there: what is known of the entry, or the one behind it, says so.
     pub fn mend(&self, bytes: &[u8]) -> Result<()> {
         let position = position_of(bytes).ok_or_else(|| self.refused("it is too short"))?;
         let head = decode_entry(bytes, position).map_err(|error| self.refused(error))?;
         let index = head.index;
-        let known = self.queue().map(|queue| queue.entry(QueueOffset(index.0))).transpose()?.flatten();
-        if known.is_none_or(|known| known.position != position) || head.len() != bytes.len() {
+        if self.position(index)? != Some(position) || head.len() != bytes.len() {
             return Err(self.refused(format!("entry {index} does not belong to {position}")));
         }
-        if let Ok(next) = self.entries(LogIndex(index.0 + 1), LogIndex(index.0 + 2), 0)
-            && let Some(next) = next.first()
-        {
-            let follows =
-                decode_head(&next.bytes, next.position).is_ok_and(|next| next.previous_crc == head.crc);
-            if !follows {
-                return Err(self.refused(format!("entry {index} is not the one that the next one follows")));
-            }
+        if self.crc_of(index)?.is_some_and(|crc| crc != head.crc) {
+            return Err(self.refused(format!("entry {index} is not the one that stood there")));
         }
         let segment = self.store.log.segment(position).ok_or_else(|| self.refused("its segment is gone"))?;
         segment.write(position, bytes)?;
@@ -359,11 +382,11 @@ impl EntryLog {
             bytes += match &checked {
                 Ok(head) if head.index.0 == index => head.len(),
                 Ok(_) => {
-                    self.store.report_damage(entry.position, &"another entry stands there");
+                    self.store.damaged(entry.position, "another entry stands there");
                     entry.size as usize
                 }
                 Err(error) => {
-                    self.store.report_damage(entry.position, error);
+                    self.store.damaged(entry.position, error);
                     entry.size as usize
                 }
             };
@@ -382,34 +405,72 @@ impl EntryLog {
         self.writer.stop();
     }
 
+    /// Returns the CRC of an entry, as far as something else than its own bytes says it.
+    fn crc_of(&self, index: LogIndex) -> Result<Option<u32>> {
+        if let Some(entry) = self.tail_at(index) {
+            return Ok(Some(entry.id.crc));
+        }
+        if let Some(last) = self.last().filter(|last| last.index == index) {
+            return Ok(Some(last.crc));
+        }
+        match self.entry(LogIndex(index.0 + 1), Check::Head) {
+            Ok(Some(next)) => Ok(decode_head(&next.bytes, next.position).ok().map(|next| next.previous_crc)),
+            // Damaged itself: each of the two is mended without the other's word.
+            Ok(None) | Err(Error::Damaged { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn entry(&self, index: LogIndex, check: Check) -> Result<Option<StoredEntry>> {
+        if let Some(entry) = self.tail_entry(index)? {
+            return Ok(Some(entry));
+        }
+        match self.file_entry(index, check)? {
+            Some(entry) => Ok(Some(entry)),
+            // It was applied between the two looks, or the log has it not.
+            None => self.tail_entry(index),
+        }
+    }
+
+    fn tail_at(&self, index: LogIndex) -> Option<TailEntry> {
+        let state = self.lock();
+        let at = index.0.checked_sub(state.tail.front()?.id.index.0)?;
+        state.tail.get(usize::try_from(at).ok()?).cloned()
+    }
+
     fn tail_entry(&self, index: LogIndex) -> Result<Option<StoredEntry>> {
-        let entry = {
-            let state = self.lock();
-            let Some(first) = state.tail.front() else { return Ok(None) };
-            let Some(at) = index.0.checked_sub(first.id.index.0) else { return Ok(None) };
-            usize::try_from(at).ok().and_then(|at| state.tail.get(at)).cloned()
-        };
-        let Some(entry) = entry else { return Ok(None) };
+        let Some(entry) = self.tail_at(index) else { return Ok(None) };
+        let TailEntry { id: EntryId { index, term, crc }, kind, position, .. } = entry;
         let bytes = match entry.bytes {
             Some(bytes) => bytes,
-            None => self.slice(index, entry.position, entry.len)?,
+            None => {
+                let bytes = self.slice(index, position, entry.len)?;
+                match decode_entry(&bytes, position) {
+                    Ok(head) if head.crc == crc => {}
+                    Ok(_) => return Err(self.store.damaged(position, "another entry stands there")),
+                    Err(error) => return Err(self.store.damaged(position, error)),
+                }
+                bytes
+            }
         };
-        let TailEntry { id: EntryId { index, term, .. }, kind, position, .. } = entry;
         Ok(Some(StoredEntry { index, term, kind, position, bytes }))
     }
 
-    fn file_entry(&self, index: LogIndex) -> Result<Option<StoredEntry>> {
+    fn file_entry(&self, index: LogIndex, check: Check) -> Result<Option<StoredEntry>> {
         let Some(queue) = self.queue() else { return Ok(None) };
         let Some(QueueEntry { position, size, .. }) = queue.entry(QueueOffset(index.0))? else {
             return Ok(None);
         };
         let record = self.slice(index, position, size as usize)?;
-        let head = decode_head(&record, position).map_err(|error| self.damaged(index, &error))?;
-        let (term, kind, len) = (head.term, head.kind, head.len());
+        let head = decode_head(&record, position).map_err(|error| self.store.damaged(position, error))?;
         if head.index != index {
-            return Err(self.damaged(index, &"its queue entry leads to another entry"));
+            return Err(self.outside(index, "its queue entry leads to another entry"));
         }
-        let bytes = self.slice(index, position, len)?;
+        let (term, kind) = (head.term, head.kind);
+        let bytes = self.slice(index, position, head.len())?;
+        if check == Check::Whole {
+            decode_entry(&bytes, position).map_err(|error| self.store.damaged(position, error))?;
+        }
         Ok(Some(StoredEntry { index, term, kind, position, bytes }))
     }
 
@@ -418,7 +479,7 @@ impl EntryLog {
             .log
             .segment(position)
             .and_then(|segment| segment.slice(position, len))
-            .ok_or_else(|| self.damaged(index, &"its place is outside of the log"))
+            .ok_or_else(|| self.outside(index, "its place is outside of the log"))
     }
 
     fn queue(&self) -> Option<Arc<super::ConsumeQueue>> {
@@ -467,7 +528,7 @@ impl EntryLog {
         }
     }
 
-    fn damaged(&self, index: LogIndex, reason: &dyn std::fmt::Display) -> Error {
+    fn outside(&self, index: LogIndex, reason: &str) -> Error {
         Error::Corrupt {
             path: self.store.config.commit_log.clone(),
             reason: format!("entry {index} cannot be read: {reason}"),

@@ -47,14 +47,12 @@ impl Store {
         }
         self.dispatched_timestamp.store(state.log_timestamp, Ordering::Relaxed);
         let visible = plan.dispatch_from.max(options.committed);
-        let mut found = FoundEntries {
-            end: plan.scan_from,
-            last: self.entry_before(plan.scan_from)?,
-            tail: VecDeque::new(),
-            damaged_below: None,
-        };
+        let (end, last) = self.entry_before(plan.scan_from)?;
+        let last = last.or_else(|| options.before.filter(|_| end == min));
+        let mut found = FoundEntries { end, last, tail: VecDeque::new(), damaged_below: None };
         let (from, mut entries) = (found.end, 0u64);
-        let reason = self.scan_entries(&mut found, |head, bytes| {
+        let known = options.committed > min || options.committed_index.is_some();
+        let reason = self.scan_entries(&mut found, known, |head, bytes| {
             entries += 1;
             let end = head.position.plus(head.len() as u64);
             if end > visible {
@@ -112,9 +110,12 @@ impl Store {
     }
 
     /// Goes through the entries from `found.end` on; `each` says which belong to the tail. Returns why the log ends.
+    ///
+    /// `known`: it is known to have been a Raft log before, so a record of another topic is damage.
     fn scan_entries(
         &self,
         found: &mut FoundEntries,
+        known: bool,
         mut each: impl FnMut(&EntryHead<'_>, &[u8]) -> Result<Option<TailEntry>>,
     ) -> Result<String> {
         let mut position = found.end;
@@ -127,7 +128,7 @@ impl Store {
                     position = segment.end();
                     continue;
                 }
-                Err(error @ EntryError::Foreign(_)) => {
+                Err(error @ EntryError::Foreign(_)) if found.last.is_none() && !known => {
                     return Err(Error::Corrupt {
                         path: segment.path().to_owned(),
                         reason: format!(
@@ -152,27 +153,32 @@ impl Store {
         Ok("the last segment is full".into())
     }
 
-    /// Returns the entry that ends at `position`, as the queue of the Raft log knows it.
-    fn entry_before(&self, position: PhysicalOffset) -> Result<Option<EntryId>> {
+    /// Returns `position` and the entry that ends there, as the queue of the Raft log knows it. If that entry is damaged,
+    /// it is where the scan begins instead, so that it ends the log, and what is returned is the one before.
+    fn entry_before(&self, position: PhysicalOffset) -> Result<(PhysicalOffset, Option<EntryId>)> {
         let Some(queue) = self.queues.get(&Topic::new(system_topic::RAFT_LOG), QueueId(0)) else {
-            return Ok(None);
+            return Ok((position, None));
         };
+        let mut from = position;
         let (min, max) = (queue.min_offset().0, queue.max_offset().0);
         // The queue may know entries behind `position`, but only few: those since the checkpoint.
         for index in (min..max).rev() {
-            let Some(entry) = queue.entry(QueueOffset(index))? else { return Ok(None) };
+            let Some(entry) = queue.entry(QueueOffset(index))? else { break };
             if entry.position >= position {
                 continue;
             }
-            let Some(segment) = self.log.segment(entry.position) else { return Ok(None) };
-            let head = decode_head(segment.tail(entry.position), entry.position).map_err(|error| {
-                Error::Corrupt {
-                    path: segment.path().to_owned(),
-                    reason: format!("entry {index}, which was good before, cannot be read: {error}"),
+            let Some(segment) = self.log.segment(entry.position) else { break };
+            match decode_head(segment.tail(entry.position), entry.position) {
+                Ok(head) => {
+                    let last = EntryId { index: head.index, term: head.term, crc: head.crc };
+                    return Ok((from, Some(last)));
                 }
-            })?;
-            return Ok(Some(EntryId { index: head.index, term: head.term, crc: head.crc }));
+                Err(error) => {
+                    tracing::error!(log_index = index, %error, "an entry that was good before cannot be read");
+                    from = entry.position;
+                }
+            }
         }
-        Ok(None)
+        Ok((from, None))
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::message::EncodeError;
+use crate::model::PhysicalOffset;
 
 /// A failure of the store.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +47,16 @@ pub enum Error {
         /// The file or folder.
         path: PathBuf,
         /// What is wrong, and what to do.
+        reason: String,
+    },
+    /// A committed record is not what was stored. Goes away by itself when another replica has sent it again.
+    #[error(
+        "what stands at {position} is damaged: {reason}; it is fetched from another replica, try again in a moment"
+    )]
+    Damaged {
+        /// Where the record or its entry starts.
+        position: PhysicalOffset,
+        /// What is wrong with it.
         reason: String,
     },
     /// An earlier failure stopped the store.

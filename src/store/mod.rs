@@ -11,6 +11,8 @@ mod draft;
 mod entry;
 mod entry_log;
 mod entry_recovery;
+#[cfg(test)]
+mod entry_tests;
 mod entry_writer;
 mod error;
 mod index;
@@ -32,7 +34,7 @@ pub use consume_queue::{ConsumeQueue, ConsumeQueues, QueueEntry};
 pub use dispatch::{Arrival, Committer, Event, Listener};
 pub use draft::Draft;
 pub use entry::{EntryError, EntryHead, EntryKind, decode_entry, decode_head};
-pub use entry_log::{EntryId, EntryLog, NewEntry, StoredEntry, position_of};
+pub use entry_log::{Check, EntryId, EntryLog, NewEntry, StoredEntry, position_of};
 pub use entry_writer::Flushed;
 pub use error::Error;
 pub use index::{Index, IndexQuery};
@@ -206,11 +208,13 @@ impl Store {
         self.full.store(true, Ordering::Relaxed);
     }
 
-    /// Notes that what stands at `position` is damaged. Another replica of the group has it.
-    fn report_damage(&self, position: PhysicalOffset, reason: &dyn std::fmt::Display) {
+    /// Notes that what stands at `position` is damaged, and returns that as an error. Another replica has it.
+    fn damaged(&self, position: PhysicalOffset, reason: impl ToString) -> Error {
+        let reason = reason.to_string();
         if self.damages.lock().unwrap_or_else(PoisonError::into_inner).insert(position) {
-            tracing::error!(%position, %reason, "a record is damaged");
+            tracing::error!(phy_offset = %position, reason, "a record is damaged");
         }
+        Error::Damaged { position, reason }
     }
 
     /// Returns the positions of damaged records.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{ConsumeQueue, Error, Result, Store};
+use super::{ConsumeQueue, Result, Store};
 use crate::message::{Record, Scanned, scan};
 use crate::model::{PhysicalOffset, QueueId, QueueOffset, Topic};
 
@@ -127,13 +127,14 @@ impl Store {
             (ReadStatus::NoMatchedMessage, offset)
         };
         if read.status == ReadStatus::NoMatchedMessage {
-            self.collect(&queue, limits, matches, &mut read)?;
+            self.collect((topic, queue_id), &queue, limits, matches, &mut read)?;
         }
         Ok(read)
     }
 
     fn collect(
         &self,
+        (topic, queue_id): (&Topic, QueueId),
         queue: &ConsumeQueue,
         limits: ReadLimits,
         matches: &dyn Fn(i64) -> bool,
@@ -158,22 +159,15 @@ impl Store {
                     continue;
                 }
                 match self.log.slice(entry.position, entry.size as usize) {
-                    Some(record) if self.entries && !self.is_good(&record, entry.position) => {
-                        // What was read before it is good; the next read begins at this one.
-                        read.next = QueueOffset(read.next.0 - 1);
-                        if !read.records.is_empty() {
-                            return Ok(());
-                        }
-                        return Err(Error::Corrupt {
-                            path: self.config.commit_log.clone(),
-                            reason: format!(
-                                "the message at {} is damaged; it is fetched from another replica, read it again in a \
-                                 moment",
-                                entry.position
-                            ),
-                        });
-                    }
                     Some(record) => {
+                        let offset = QueueOffset(read.next.0 - 1);
+                        if self.entries
+                            && let Err(error) = self.check(topic, queue_id, offset, entry.position, &record)
+                        {
+                            // What was read before it is good; the next read begins at this one.
+                            read.next = offset;
+                            return if read.records.is_empty() { Err(error) } else { Ok(()) };
+                        }
                         read.bytes += record.len() as u64;
                         read.records.push(record);
                         read.status = ReadStatus::Found;
@@ -186,14 +180,29 @@ impl Store {
         Ok(())
     }
 
-    /// Returns whether a record is what was stored; notes the damage if not.
-    fn is_good(&self, bytes: &[u8], position: PhysicalOffset) -> bool {
-        match scan(bytes, position) {
-            Scanned::Record(record) if record.total_size == bytes.len() => return true,
-            Scanned::Record(_) | Scanned::Blank(_) => self.report_damage(position, &"its length differs"),
-            Scanned::End(error) => self.report_damage(position, &error),
-        }
-        false
+    /// Checks that a record is the one that its queue says; notes the damage if not. No CRC of its own covers times,
+    /// flags and properties: only that of its entry does, which is checked by the scrub.
+    fn check(
+        &self,
+        topic: &Topic,
+        queue_id: QueueId,
+        offset: QueueOffset,
+        position: PhysicalOffset,
+        bytes: &[u8],
+    ) -> Result<()> {
+        let reason = match scan(bytes, position) {
+            Scanned::Record(record) if record.total_size != bytes.len() => "its length differs".into(),
+            Scanned::Record(record) => {
+                let place = (record.topic, record.queue_id, record.queue_offset);
+                if place == (topic.as_str(), queue_id.0, offset) {
+                    return Ok(());
+                }
+                "it belongs to another place in the queues".into()
+            }
+            Scanned::Blank(_) => "a filler stands there".into(),
+            Scanned::End(error) => error.to_string(),
+        };
+        Err(self.damaged(position, reason))
     }
 
     /// Returns the offset that belongs to a time. The queue's min if it has no messages.
@@ -227,8 +236,8 @@ impl Store {
 
     /// Returns when the record at a position was stored, in milliseconds since 1970. May block on the disk.
     pub fn store_timestamp(&self, position: PhysicalOffset) -> Option<i64> {
-        let record = self.log.record(position)?;
-        Some(Record::decode(&record).ok()?.store_timestamp)
+        let bytes = self.log.bytes_of(position)?;
+        Some(Record::decode(&bytes).ok()?.store_timestamp)
     }
 
     /// Returns when the message at a queue offset was stored. May block on the disk.

@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock, RwLock};
 
 use super::checkpoint::{Checkpoint, CheckpointState};
 use super::dispatch::Announce;
-use super::entry_log::EntryLog;
+use super::entry_log::{EntryId, EntryLog};
 use super::segment::{Segment, base_of};
 use super::{
     CommitLog, Committer, ConsumeQueues, Error, Index, Listener, Result, Store, StoreConfig, Writer,
@@ -49,6 +49,8 @@ pub struct EntryOptions {
     pub committed: PhysicalOffset,
     /// The last entry that this replica knew to be committed, as far as it remembers.
     pub committed_index: Option<LogIndex>,
+    /// The entry that the first segment follows, if entries were in the log before it.
+    pub before: Option<EntryId>,
     /// Where queues stood when the log began, so that one without a retained message goes on.
     pub queues: Vec<QueueSeed>,
     /// Throw everything away and begin at this position: a snapshot was being installed.

@@ -594,13 +594,13 @@ proptest! {
     }
 }
 
-fn copy_of(folder: &Path) -> TempDir {
+pub(super) fn copy_of(folder: &Path) -> TempDir {
     let copy = tempfile::tempdir().expect("a temporary folder");
     copy_folder(folder, copy.path());
     copy
 }
 
-fn restore(saved: &TempDir, folder: &Path) {
+pub(super) fn restore(saved: &TempDir, folder: &Path) {
     Disk::real().remove_folder(folder).unwrap();
     Disk::real().make_folder(folder).unwrap();
     copy_folder(saved.path(), folder);

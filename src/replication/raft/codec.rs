@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::types::{LeaderId, LogId, Member, Membership, SnapshotMeta, StoredMembership, Vote, log_id};
 use crate::env::{from_binary, to_binary};
 use crate::metadata::MetadataImage;
-use crate::model::{PhysicalOffset, QueueId, QueueOffset, Topic};
+use crate::model::{LogIndex, PhysicalOffset, QueueId, QueueOffset, Term, Topic};
 use crate::store::{EntryId, QueueSeed};
 
 const VERSION: u8 = 1;
@@ -154,6 +154,12 @@ impl StateImage {
         self.crc = last.crc;
         self.position = end.0;
         self
+    }
+
+    /// Returns the entry that it ends with.
+    pub(super) fn last_entry(&self) -> Option<EntryId> {
+        let last = self.last.as_ref()?;
+        Some(EntryId { index: LogIndex(last.index), term: Term(last.term), crc: self.crc })
     }
 
     pub(super) fn last_log_id(&self) -> Option<LogId> {

@@ -33,7 +33,7 @@ use crate::replication::queue::{AppendQueue, encoded_len};
 use crate::replication::{
     Error, FlushMode, GroupSettings, GroupStatus, MemberStatus, QueueLimits, ReplicaState, Role,
 };
-use crate::store::{Draft, EntryOptions, Listener, OpenedEntries, Store, StoreConfig, Threads};
+use crate::store::{Check, Draft, EntryOptions, Listener, OpenedEntries, Store, StoreConfig, Threads};
 
 /// How long a question to another replica may take.
 pub(super) const HELLO_LIMIT: Duration = Duration::from_secs(1);
@@ -180,6 +180,8 @@ impl Group {
         let machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner).take();
         let machine = machine.ok_or_else(|| Error::Group("the replica takes part already".into()))?;
         let config = Arc::new(config(&self.settings)?);
+        // First: openraft looks at entries anywhere in the log, and waits for those that are damaged.
+        self.lock_tasks().push(tokio::spawn(super::mend::run(Arc::clone(self))));
         let raft =
             Raft::new(self.settings.id, config, self.connections.clone(), self.log.clone(), machine).await;
         let raft = raft.map_err(|error| Error::Failed(format!("start Raft: {error}")))?;
@@ -201,7 +203,6 @@ impl Group {
             tokio::spawn(roles::learn_addresses(Arc::clone(self))),
             tokio::spawn(roles::learn_leader(Arc::clone(self), raft.clone())),
             tokio::spawn(roles::tend(Arc::clone(self), raft.clone())),
-            tokio::spawn(super::mend::run(Arc::clone(self))),
             tokio::spawn(propose(Arc::clone(self), raft.clone())),
             tokio::spawn(commit_notes(Arc::clone(self))),
         ]);
@@ -576,6 +577,7 @@ impl Group {
     async fn end_tasks(&self) -> Option<Threads> {
         self.queue.close();
         self.stop.send_replace(true);
+        self.log.stop();
         // Nothing is committed any more: whoever waits for it would wait for ever.
         self.shared.waiting.stop();
         let tasks: Vec<_> = self.lock_tasks().drain(..).collect();
@@ -666,7 +668,7 @@ impl Local for Group {
         let entries = self
             .shared
             .entries
-            .entries(LogIndex(first), LogIndex(to + 1), 32 << 20)
+            .entries(LogIndex(first), LogIndex(to + 1), 32 << 20, Check::Whole)
             .map_err(|error| error.to_string())?;
         if entries.first().is_none_or(|entry| entry.index.0 != first) {
             return Err(format!("entry {first} is no longer in the log"));
@@ -776,6 +778,7 @@ fn open(
         image = image.map(|image| image.cut_to(&last, opened.log.end()));
     }
     if let Some(image) = &install {
+        before: floor.as_ref().and_then(StateImage::last_entry),
         files.save_snapshot(image)?;
         files.save_image(image)?;
         opened.store.checkpoint_now().map_err(io::Error::other)?;

@@ -38,6 +38,8 @@ pub(super) async fn run(group: Arc<Group>) {
                 Ok(true) | Err(_) => return,
             },
             Err(error) => {
+            // openraft may have been waiting for an entry to be mended when the replica was stopped.
+            Err(_) if *stop.borrow() => return,
                 group.shared.store.poison(error.to_string());
                 return;
             }

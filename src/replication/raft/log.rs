@@ -5,26 +5,31 @@
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
 use tokio::sync::oneshot;
 
-use super::codec::{membership_from_bytes, membership_to_bytes, term_of};
+use super::codec::{StateImage, membership_from_bytes, membership_to_bytes, term_of};
 use super::files::Files;
 use super::proposal::Waiting;
 use super::types::{Entry, LogId, Payload, Stored, Types, Vote, log_id};
 use crate::metadata::encode_commands;
 use crate::model::{LogIndex, PhysicalOffset, Term};
 use crate::store::{
-    EntryHead, EntryId, EntryKind, EntryLog, NewEntry, Store, StoredEntry, decode_entry, decode_head,
+    Check, EntryHead, EntryId, EntryKind, EntryLog, NewEntry, Store, StoredEntry, decode_entry, decode_head,
     position_of,
 };
 
 /// Bytes of entries in one request to a follower.
 const REQUEST_BYTES: usize = 1 << 20;
+
+/// Time between two looks at a damaged entry that is to be mended.
+const MEND_LOOK: Duration = Duration::from_millis(50);
 
 /// The log of one replica; clones read the same log.
 #[derive(Debug, Clone)]
@@ -39,6 +44,8 @@ struct Inner {
     vote: Mutex<Option<Vote>>,
     /// The last entry that the log once had and no longer has.
     purged: Mutex<Option<LogId>>,
+    /// The replica stops: nothing is mended any more.
+    stopped: AtomicBool,
 }
 
 impl Log {
@@ -50,7 +57,13 @@ impl Log {
         purged: Option<LogId>,
     ) -> io::Result<Self> {
         let vote = Mutex::new(files.vote()?);
-        Ok(Self(Arc::new(Inner { entries, store, files, waiting, vote, purged: Mutex::new(purged) })))
+        let (purged, stopped) = (Mutex::new(purged), AtomicBool::new(false));
+        Ok(Self(Arc::new(Inner { entries, store, files, waiting, vote, purged, stopped })))
+    }
+
+    /// Ends the waiting for damaged entries.
+    pub(super) fn stop(&self) {
+        self.0.stopped.store(true, Ordering::SeqCst);
     }
 
     /// Tells that a snapshot took the place of the entries up to `last`.
@@ -102,10 +115,23 @@ impl Log {
         Ok(())
     }
 
-    fn read(&self, from: u64, to: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
+    /// Reads entries; where a damaged one is the first, waits until it is mended.
+    async fn read(&self, from: u64, to: u64, bytes_max: usize, check: Check) -> io::Result<Vec<Entry>> {
         let from = self.purged().map_or(from, |purged| from.max(purged.index() + 1));
-        let entries = self.0.entries.entries(LogIndex(from), LogIndex(to), bytes_max).map_err(other)?;
-        entries.into_iter().map(entry_of).collect()
+        let read = || self.0.entries.entries(LogIndex(from), LogIndex(to), bytes_max, check);
+        self.undamaged(read).await?.into_iter().map(entry_of).collect()
+    }
+
+    /// Reads again and again while what is read is damaged: openraft would end this replica over an error.
+    async fn undamaged<T>(&self, read: impl Fn() -> crate::store::Result<T>) -> io::Result<T> {
+        loop {
+            match read() {
+                Err(crate::store::Error::Damaged { .. })
+                    if !self.0.stopped.load(Ordering::SeqCst) && self.0.store.failure().is_none() => {}
+                other_result => return other_result.map_err(other),
+            }
+            tokio::time::sleep(MEND_LOOK).await;
+        }
     }
 }
 
@@ -125,14 +151,25 @@ impl RaftLogReader<Types> for Log {
             Bound::Excluded(to) => *to,
             Bound::Unbounded => end,
         };
-        self.read(from, to.min(end), usize::MAX)
+        let (mut next, to) = (from, to.min(end));
+        let mut entries: Vec<Entry> = Vec::new();
+        while next < to {
+            let more = self.read(next, to, usize::MAX, Check::Head).await?;
+            let (Some(first), Some(last)) = (more.first(), more.last()) else { break };
+            if !entries.is_empty() && first.log_id.index() != next {
+                break;
+            }
+            next = last.log_id.index() + 1;
+            entries.extend(more);
+        }
+        Ok(entries)
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
         if start >= end {
             return Ok(Vec::new());
         }
-        let entries = self.read(start, end, REQUEST_BYTES)?;
+        let entries = self.read(start, end, REQUEST_BYTES, Check::Whole).await?;
         if entries.first().is_none_or(|first| first.log_id.index() != start) {
             // Never a shifted or an empty range: openraft would take it for the one that it asked for.
             return Err(io::Error::new(io::ErrorKind::NotFound, format!("entry {start} is not in the log")));
@@ -200,7 +237,7 @@ impl RaftLogStorage<Types> for Log {
             return Ok(());
         }
         let (last, end) = match last_log_id {
-            Some(id) => match self.0.entries.find(LogIndex(id.index())).map_err(other)? {
+            Some(id) => match self.undamaged(|| self.0.entries.find(LogIndex(id.index()))).await? {
                 Some((last, position, len)) => (Some(last), position.plus(len as u64)),
                 // Everything behind a snapshot is taken back.
                 None => (Some(self.snapshot_end(id)?), self.0.store.log().min()),
@@ -217,13 +254,12 @@ impl RaftLogStorage<Types> for Log {
     async fn purge(&mut self, id: LogId) -> io::Result<()> {
         let inner = Arc::clone(&self.0);
         let work = move || {
-            let Some((_, position, len)) = inner.entries.find(LogIndex(id.index())).map_err(other)? else {
+            let Some(position) = inner.entries.position(LogIndex(id.index())).map_err(other)? else {
                 // A snapshot was installed; the log begins behind it already.
                 return Ok(());
             };
-            let end = position.plus(len as u64);
             let size = inner.store.config().segment_bytes;
-            let min = PhysicalOffset(end.0.div_ceil(size) * size);
+            let min = PhysicalOffset((position.0 / size + 1) * size);
             let min = if inner.files.has_snapshot(min)? { min } else { inner.store.log().min() };
             inner.store.delete_below(min).map_err(other)?;
             inner.files.remove_snapshots_below(inner.store.log().min())
@@ -241,8 +277,8 @@ impl Log {
     fn snapshot_end(&self, id: LogId) -> io::Result<EntryId> {
         let base = self.0.store.log().min();
         let image = self.0.files.snapshot(base)?.filter(|image| image.last_log_id() == Some(id));
-        let image = image.ok_or_else(|| io::Error::other(format!("entry {id} is not in the log")))?;
-        Ok(EntryId { index: LogIndex(id.index()), term: Term(term_of(&id)), crc: image.crc })
+        let last = image.as_ref().and_then(StateImage::last_entry);
+        last.ok_or_else(|| io::Error::other(format!("entry {id} is not in the log")))
     }
 }
 

@@ -21,8 +21,8 @@ use super::types::{Entry, Image, LogId, Payload, Snapshot, SnapshotMeta, Stored,
 use crate::env::Clock;
 use crate::metadata::{Metadata, decode_commands};
 use crate::metrics::Histogram;
-use crate::model::{LogIndex, PhysicalOffset, Term, Topic};
-use crate::store::{Committer, EntryHead, EntryId, EntryKind, EntryLog, Store, decode_head};
+use crate::model::{LogIndex, PhysicalOffset, Topic};
+use crate::store::{Committer, EntryHead, EntryKind, EntryLog, Store, decode_head};
 
 /// How long a full disk is left alone before the next try.
 const FULL_WAIT: Duration = Duration::from_millis(200);
@@ -262,12 +262,11 @@ impl Machine {
         }
         let last = image.last_log_id().ok_or_else(|| io::Error::other("an empty snapshot"))?;
         tracing::info!(%last, position = image.position, "a snapshot is being installed");
-        let id = EntryId { index: LogIndex(last.index()), term: Term(term_of(&last)), crc: image.crc };
         let (files, saved) = (Arc::clone(&shared.files), image.clone());
         blocking(move || files.save_install(&saved)).await?;
         let (done, is_done) = oneshot::channel();
         let base = PhysicalOffset(image.position);
-        shared.entries.restart_at(Some(id), base, tell(done));
+        shared.entries.restart_at(image.last_entry(), base, tell(done));
         wait(is_done).await?;
         shared.waiting.truncated(None);
         self.log.set_purged(Some(last));

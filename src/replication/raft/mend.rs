@@ -1,5 +1,6 @@
 //! Damage: found by reads, by recovery and by a scrub that goes through the log all the time; mended from another replica.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ pub(super) async fn run(group: Arc<Group>) {
     let mut stop = group.stop.subscribe();
     let mut scrub = Some(LogIndex(0));
     let mut rested = tokio::time::Instant::now();
+    let mut told = BTreeMap::new();
     loop {
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
@@ -52,8 +54,13 @@ pub(super) async fn run(group: Arc<Group>) {
         for position in group.shared.store.damages() {
             let index = group.shared.entries.index_at(position);
             let Ok(Some(index)) = index else { continue };
-            if let Err(reason) = mend(&group, index).await {
-                tracing::warn!(%index, reason, "a damaged entry is not mended yet");
+            match mend(&group, index).await {
+                Ok(()) => drop(told.remove(&index)),
+                Err(reason) if told.get(&index) == Some(&reason) => {}
+                Err(reason) => {
+                    tracing::warn!(%index, reason, "a damaged entry is not mended yet");
+                    told.insert(index, reason);
+                }
             }
         }
     }
