@@ -223,6 +223,13 @@ impl AppendQueue {
         self.arrived_async.notify_one();
     }
 
+    /// Refuses what comes from now on, and what is there.
+    pub(super) fn refuse(&self) {
+        self.close();
+        let refused = std::mem::take(&mut self.lock().items);
+        self.bytes.fetch_sub(refused.iter().map(Queued::len).sum(), Ordering::Relaxed);
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }

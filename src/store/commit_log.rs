@@ -357,6 +357,11 @@ impl Store {
     /// Returns the segment that starts at `base`, which is the end of the last one; makes it if need be.
     pub(super) fn ensure_segment(&self, base: PhysicalOffset) -> Result<Arc<Segment>> {
         let _one_at_a_time = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.grow(base)
+    }
+
+    /// The caller holds `growing`.
+    fn grow(&self, base: PhysicalOffset) -> Result<Arc<Segment>> {
         if let Some(segment) = self.log.segment(base) {
             return Ok(segment);
         }
@@ -388,6 +393,8 @@ impl Store {
         let _one_at_a_time = self.deleting.lock().unwrap_or_else(PoisonError::into_inner);
         let _no_checkpoint = self.checkpointing.lock().unwrap_or_else(PoisonError::into_inner);
         self.checkpoint.write(CheckpointState::default())?;
+        // A segment that is just being made would come behind the new ones.
+        let _no_growth = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
         for segment in self.log.restart_at(base) {
             let path = segment.path();
             self.disk.remove(path).map_err(|error| Error::io("remove segment", path, error))?;
@@ -397,15 +404,16 @@ impl Store {
         self.queues.clear()?;
         self.index.clear()?;
         self.dispatched.store(base.0, Ordering::Release);
-        self.ensure_segment(base).map(|_| ())
+        self.grow(base).map(|_| ())
     }
 
     /// Makes the next segment when the one being written is half full, so that no send waits for it.
     pub(super) fn prepare_segment(&self) -> Result<()> {
+        let _one_at_a_time = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
         let written = self.log.written();
         match self.log.segment(written) {
             Some(active) if written.0 - active.base().0 > self.config.segment_bytes / 2 => {
-                self.ensure_segment(active.end()).map(|_| ())
+                self.grow(active.end()).map(|_| ())
             }
             _ => Ok(()),
         }

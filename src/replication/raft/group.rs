@@ -579,7 +579,7 @@ impl Group {
         self.stop.send_replace(true);
         self.log.stop();
         // Nothing is committed any more: whoever waits for it would wait for ever.
-        self.shared.waiting.stop();
+        self.shared.waiting.unconfirmed();
         let tasks: Vec<_> = self.lock_tasks().drain(..).collect();
         for task in tasks {
             let _ = task.await;
@@ -827,8 +827,10 @@ async fn propose(group: Arc<Group>, raft: Raft) {
                 },
             };
             if let Err(error) = propose_one(&group, &raft, batch, permit).await {
-                tracing::error!(%error, "Raft takes no proposals any more");
-    let bytes_max = group.settings.entry_bytes_max.min(group.shared.entries.draft_max());
+                if !matches!(error, Fatal::Stopped) {
+                    tracing::error!(%error, "Raft takes no proposals any more");
+                }
+                group.queue.refuse();
                 return;
             }
         }

@@ -268,7 +268,8 @@ impl Machine {
         let base = PhysicalOffset(image.position);
         shared.entries.restart_at(image.last_entry(), base, tell(done));
         wait(is_done).await?;
-        shared.waiting.truncated(None);
+        // Entries that were here may be in the snapshot.
+        shared.waiting.unconfirmed();
         self.log.set_purged(Some(last));
         self.committer.seed_queues(&image.seeds());
         shared.metadata.restore(&image.metadata).map_err(io::Error::other)?;

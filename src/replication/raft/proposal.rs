@@ -162,8 +162,8 @@ impl Waiting {
         gone.into_iter().for_each(|answers| answers.finish(&Err(Error::Unconfirmed)));
     }
 
-    /// The replica stops.
-    pub(super) fn stop(&self) {
+    /// Whether any of the entries will be committed does not show here any more.
+    pub(super) fn unconfirmed(&self) {
         let gone = std::mem::take(&mut *self.lock());
         gone.into_values().for_each(|answers| answers.finish(&Err(Error::Unconfirmed)));
     }

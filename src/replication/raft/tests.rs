@@ -3,6 +3,7 @@
 mod cluster;
 mod damage;
 mod faults;
+mod install;
 mod schedules;
 
 use cluster::{Cluster, draft};
