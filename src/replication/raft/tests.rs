@@ -4,6 +4,7 @@ mod cluster;
 mod damage;
 mod faults;
 mod install;
+mod retention;
 mod schedules;
 
 use cluster::{Cluster, draft};

@@ -273,6 +273,12 @@ impl Cluster {
         (node.id, term)
     }
 
+    pub(super) async fn leader_but(&self, id: usize) -> (usize, Term) {
+        let other = || self.leader_now().filter(|(node, _)| node.id != id);
+        let (node, term) = eventually("another leader", other).await;
+        (node.id, term)
+    }
+
     pub(super) async fn send(&self, text: &str) -> Result<u64, Error> {
         let (leader, _) = self.leader().await;
         self.node(leader).send("T", text).await
@@ -299,9 +305,9 @@ impl Cluster {
         let same = || {
             let status: Vec<_> = running.iter().map(|node| node.replication.status().unwrap()).collect();
             let last = status.iter().map(|status| status.last_index).max();
-            status.iter().all(|status| Some(status.applied_index) == last).then_some(())
+            status.iter().all(|status| Some(status.applied_index) == last).then_some(last)
         };
-        let settled = tokio::time::timeout(LIMIT, poll(same)).await;
+        let settled = tokio::time::timeout(LIMIT, stays(Duration::from_millis(100), same)).await;
         if settled.is_err() {
             let mut text = String::new();
             for node in &running {
@@ -319,9 +325,10 @@ impl Cluster {
     pub(super) async fn assert_equal(&self) -> Content {
         self.settled().await;
         let running = self.running();
-        let first = &running[0];
+        // The one that retains most says what was in the queues of the others.
+        let first = running.iter().min_by_key(|node| node.store().log().min()).unwrap();
         let content = Content::of(first);
-        for other in &running[1..] {
+        for other in running.iter().filter(|node| node.id != first.id) {
             let (one, two) = (first.store(), other.store());
             assert_eq!(one.log().committed(), two.log().committed());
             let size = self.shape.segment_bytes;
@@ -498,6 +505,20 @@ pub(super) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T 
 /// Waits until there is something.
 pub(super) async fn eventually<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
     within(what, poll(look)).await
+}
+
+/// Waits until the same is there for a while: progress that was noted is committed a moment later.
+async fn stays<T: PartialEq>(time: Duration, mut look: impl FnMut() -> Option<T>) {
+    let mut known = (look(), tokio::time::Instant::now());
+    loop {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let now = look();
+        if now.is_none() || now != known.0 {
+            known = (now, tokio::time::Instant::now());
+        } else if known.1.elapsed() >= time {
+            return;
+        }
+    }
 }
 
 async fn poll<T>(mut look: impl FnMut() -> Option<T>) -> T {
