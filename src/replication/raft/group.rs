@@ -230,7 +230,6 @@ impl Group {
         self.queue.put(term, draft, command).await
     }
 
-    pub(crate) fn change(&self, term: Term, command: MetadataCommand) -> Result<PendingChange, Error> {
     /// Refuses what would not fit into one entry.
     fn check_len(&self, len: usize) -> Result<(), Error> {
         let max = self.shared.entries.draft_max();
@@ -242,8 +241,9 @@ impl Group {
         )))
     }
 
-        if let MetadataCommand::CommitOffset { group, topic, queue_id, .. } = &command {
+    pub(crate) fn change(&self, term: Term, command: MetadataCommand) -> Result<PendingChange, Error> {
         self.check_len(encoded_len(&command))?;
+        if let MetadataCommand::CommitOffset { group, topic, queue_id, .. } = &command {
             self.shared.metadata.forget_noted(Some((group, topic, *queue_id)));
         }
         self.queue.change(term, command)
@@ -588,6 +588,17 @@ impl Group {
         self.maintenance.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// Returns whether it holds nothing that could have been acknowledged: no entry, no vote, no sign of lost entries.
+    pub(super) fn is_blank(&self) -> bool {
+        let shared = &self.shared;
+        shared.entries.last().is_none()
+            && shared.applied().is_none()
+            && self.barrier().is_none()
+            && shared.files.committed().is_none()
+            // A vote that cannot be read is one.
+            && matches!(shared.files.vote(), Ok(None))
+    }
+
     pub(super) fn barrier(&self) -> Option<LogIndex> {
         *self.barrier.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -625,6 +636,7 @@ impl Local for Group {
         wire::HelloResponse {
             identity: wire::identity_to_bytes(replica.identity),
             joined: replica.joined,
+            blank: self.is_blank(),
             members: membership
                 .nodes()
                 .map(|(id, member)| wire::member(*id, member, voters.contains(id)))
@@ -766,6 +778,7 @@ fn open(
                 own || metadata.topics().get(&seed.topic).is_some()
             })
             .collect(),
+        before: floor.as_ref().and_then(StateImage::last_entry),
         restart_at,
     };
     let opened = Store::open_entries(config, options, disk, clock, listener).map_err(io::Error::other)?;
@@ -778,7 +791,6 @@ fn open(
         image = image.map(|image| image.cut_to(&last, opened.log.end()));
     }
     if let Some(image) = &install {
-        before: floor.as_ref().and_then(StateImage::last_entry),
         files.save_snapshot(image)?;
         files.save_image(image)?;
         opened.store.checkpoint_now().map_err(io::Error::other)?;
@@ -813,6 +825,7 @@ fn config(settings: &GroupSettings) -> Result<Config, Error> {
 /// Makes entries of what waits in the queue, one for all that came meanwhile, and a bounded number at a time.
 async fn propose(group: Arc<Group>, raft: Raft) {
     let in_flight = Arc::new(Semaphore::new(group.settings.in_flight_max.max(1)));
+    let bytes_max = group.settings.entry_bytes_max.min(group.shared.entries.draft_max());
     loop {
         // The queue is looked at only when an entry may be proposed: what comes meanwhile goes into that one.
         let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else { return };

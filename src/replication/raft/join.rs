@@ -2,7 +2,8 @@
 //!
 //! A replica whose store is empty could have lost it. It would then forget what it voted for and acknowledged, so it must
 //! not take part under its old place. Each store has an identity, made with its folder, and the membership holds it: the
-//! group tells a new store from the old one. A group is made only when all its members answer that they are new.
+//! group tells a new store from the old one. A group is made only when all its members answer that they are new, or hold
+//! nothing: the one that began may have lost its power before the first entry was synced.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
@@ -32,14 +33,14 @@ pub(super) async fn run(group: Arc<Group>) {
             }
         }
         match group.take_part().await {
-            // Its process may have ended between the mark and the beginning of the group.
+            // Its process or its power may have ended between the mark and the first entry's sync.
             Ok(raft) => match raft.is_initialized().await {
                 Ok(false) => {}
                 Ok(true) | Err(_) => return,
             },
-            Err(error) => {
             // openraft may have been waiting for an entry to be mended when the replica was stopped.
             Err(_) if *stop.borrow() => return,
+            Err(error) => {
                 group.shared.store.poison(error.to_string());
                 return;
             }
@@ -85,7 +86,11 @@ async fn try_once(group: &Arc<Group>) -> Result<bool, String> {
         });
     let answers = futures_util::future::join_all(questions).await;
     let own = settings.peers.iter().find(|peer| peer.id == settings.id).map(|peer| peer.address.clone());
-    match judge(settings.id, identity, own.unwrap_or_default(), &answers) {
+    let verdict = match judge(settings.id, identity, own.unwrap_or_default(), &answers) {
+        Verdict::Begin(_) if !group.is_blank() => Verdict::Wait("this replica has lost its entries".into()),
+        verdict => verdict,
+    };
+    match verdict {
         Verdict::Join => {
             part(group).await?;
             Ok(true)
@@ -154,7 +159,8 @@ fn judge(id: u64, identity: u128, address: String, answers: &[Answer]) -> Verdic
                     "n{id} is not a member of the group; take it in with: mqadmin addPeer -i n{id} -p HOST:PORT"
                 ));
             }
-            None if answer.joined => {
+            // One that heard of a group whose beginning was lost has nothing to lose.
+            None if answer.joined && !answer.blank => {
                 begun = Some(format!("n{peer} has been in the group and is just starting"))
             }
             None => {}
@@ -231,5 +237,19 @@ mod tests {
         // One that was in a group and knows nothing yet is not new either.
         let all = [answer(1, true, &[]), answer(2, false, &[])];
         waits(&judge(0, 100, String::new(), &all), "just starting");
+    }
+
+    #[test]
+    fn a_group_whose_first_entry_was_lost_begins_again() {
+        let blank = |mut answer: Answer| {
+            answer.2.as_mut().unwrap().blank = true;
+            answer
+        };
+        let all = [blank(answer(1, true, &[])), blank(answer(2, false, &[]))];
+        assert!(matches!(judge(0, 100, "h0:1".into(), &all), Verdict::Begin(_)));
+        waits(
+            &judge(0, 100, String::new(), &[blank(answer(1, true, &[])), answer(2, true, &[])]),
+            "n2 has been",
+        );
     }
 }

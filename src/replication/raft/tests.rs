@@ -7,7 +7,7 @@ mod install;
 mod retention;
 mod schedules;
 
-use cluster::{Cluster, draft};
+use cluster::{Cluster, Shape, draft, eventually};
 
 use crate::metadata::MetadataCommand;
 use crate::model::{Group, Perm, QueueId, QueueOffset, Topic, TopicConfig};
@@ -36,6 +36,26 @@ async fn three_replicas_keep_the_same_log_over_restarts_of_the_leader() {
     assert_eq!(cluster.send("again").await.unwrap(), 21);
     cluster.assert_equal().await;
     cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_start_that_loses_power_anywhere_is_done_again() {
+    let first_start = async |changes| {
+        let cluster = Cluster::new(Shape::default());
+        for id in [1, 2, 0] {
+            cluster.start_node(id).await;
+        }
+        let node = cluster.node(0);
+        node.faults.die_after(changes);
+        eventually("it dies", || node.faults.is_dead().then_some(())).await;
+        drop(node);
+        cluster.lose_power(0, || true).await;
+        cluster.start_node(0).await;
+        cluster.send_surely("T", "m").await;
+        cluster.assert_equal().await;
+        cluster.stop().await;
+    };
+    futures_util::future::join_all((1..=14).map(first_start)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
