@@ -23,6 +23,8 @@ enum Who {
     Leader,
     /// The one that is asked, from what it has itself.
     AnyReplica,
+    /// The leader if the update names settings of the group, else the one that is asked.
+    BySettings,
     /// None: the code is not served.
     Nobody,
 }
@@ -60,11 +62,13 @@ fn who(code: RequestCode) -> Who {
         | Code::GetAllTopicConfig | Code::GetAllSubscriptiongroupConfig | Code::GetSystemTopicListFromBroker
         | Code::GetAllConsumerOffset | Code::GetAllDelayOffset
         | Code::CleanExpiredConsumequeue | Code::DeleteExpiredCommitlog
-        | Code::UpdateBrokerConfig | Code::GetBrokerConfig
+        | Code::GetBrokerConfig
         | Code::GetBrokerRuntimeInfo | Code::ViewBrokerStatsData | Code::GetBrokerHaStatus
         // Takes longer than a request is handed on for: operators ask the leader itself.
         | Code::GetRaftStatus | Code::RaftAddPeer | Code::RaftRemovePeer | Code::RaftTransferLeader
         | Code::RaftRejoin => Who::AnyReplica,
+
+        Code::UpdateBrokerConfig => Who::BySettings,
 
         _ => Who::Nobody,
     }
@@ -77,16 +81,21 @@ pub(super) async fn dispatch(broker: &Arc<Broker>, connection: &Connection, requ
     };
     match who(code) {
         Who::Leader if broker.context.is_in_group() => at_leader(broker, connection, code, request).await,
-        Who::Leader | Who::AnyReplica => match handle(broker, connection, code, &request).await {
-            Ok(Reply::Now(answer)) => Answer::Now(answer),
-            Ok(Reply::Later(reply)) => {
-                let broker = Arc::clone(broker);
-                Answer::later(
-                    async move { reply.await.unwrap_or_else(|error| refused(&broker, code, error)) },
-                )
+        Who::BySettings if broker.context.is_in_group() && settings::is_for_group(&request) => {
+            settings_at_leader(broker, connection, code, request).await
+        }
+        Who::Leader | Who::AnyReplica | Who::BySettings => {
+            match handle(broker, connection, code, &request).await {
+                Ok(Reply::Now(answer)) => Answer::Now(answer),
+                Ok(Reply::Later(reply)) => {
+                    let broker = Arc::clone(broker);
+                    Answer::later(
+                        async move { reply.await.unwrap_or_else(|error| refused(&broker, code, error)) },
+                    )
+                }
+                Err(error) => Answer::Now(refused(broker, code, error)),
             }
-            Err(error) => Answer::Now(refused(broker, code, error)),
-        },
+        }
         Who::Nobody => Answer::Now(not_built(code).into()),
     }
 }
@@ -123,6 +132,27 @@ async fn at_leader(
         }
     }
     forward::begun(find_leader(Arc::clone(broker), connection.clone(), code, request, arrived)).await
+}
+
+/// Has the leader update the settings of the group; the answer comes when this replica has them, too.
+async fn settings_at_leader(
+    broker: &Arc<Broker>,
+    connection: &Connection,
+    code: RequestCode,
+    request: Command,
+) -> Answer {
+    let answer = match at_leader(broker, connection, code, request).await {
+        Answer::Later(answer) => answer,
+        now => return now,
+    };
+    let broker = Arc::clone(broker);
+    Answer::later(async move {
+        let answer = answer.await;
+        if answer.code == 0 {
+            settings::catch_up(&broker.context, &broker.settings).await;
+        }
+        answer
+    })
 }
 
 async fn find_leader(

@@ -20,7 +20,7 @@ use super::resets::Resets;
 use super::settings::Settings;
 use super::stats::{self, Stats};
 use super::suggest::Followers;
-use super::{Broker, BrokerService, Port, delay, heartbeat, register, roles};
+use super::{Broker, BrokerService, Port, delay, heartbeat, register, roles, settings};
 use crate::config::{BrokerConfig, Loaded};
 use crate::env::{Clock, Disk};
 use crate::metadata::{self, Metadata, MetadataCommand};
@@ -134,6 +134,9 @@ pub async fn start(config: Loaded<BrokerConfig>, disk: Disk, clock: Clock) -> Re
     let clients = Arc::new(Clients::new(clock.clone()));
     let resets = Arc::default();
     let settings = Arc::new(Settings::new(clock.now_ms()));
+    if context.is_in_group() {
+        settings::start_with_group(&context, &settings).await;
+    }
     let stats = Arc::new(Stats::new(clock.clone(), &context.config().broker_cluster_name));
     let commits = Arc::<Commits>::default();
     let pulls = Pulls {
@@ -170,6 +173,7 @@ pub async fn start(config: Loaded<BrokerConfig>, disk: Disk, clock: Clock) -> Re
         tasks.extend([
             tokio::spawn(roles::watch(Arc::clone(&broker), stopping.clone())),
             tokio::spawn(commits::run(Arc::clone(&broker), stopping.clone())),
+            tokio::spawn(settings::run(Arc::clone(&context), Arc::clone(&broker.settings), stopping.clone())),
             tokio::spawn(roles::while_leading(Arc::clone(&context), stopping.clone(), keep_system_topics)),
         ]);
     }

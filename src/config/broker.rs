@@ -689,6 +689,12 @@ impl Settings for BrokerConfig {
         "serverChannelMaxIdleTimeSeconds", "storePathCommitLog", "storePathRootDir", "storeType",
         "timerPrecisionMs", "timerRollWindowSlot", "timerWheelEnable", "waitTimeMillsInSendQueue",
     ];
+    // What depends on a machine's disk and memory.
+    #[rustfmt::skip]
+    const OF_REPLICA: &'static [&'static str] = &[
+        "accessMessageInMemoryMaxRatio", "diskMaxUsedSpaceRatio", "diskSpaceCleanForciblyRatio",
+        "diskSpaceWarningLevelRatio", "haMasterAddress",
+    ];
     const BLACK_LIST: &'static [&'static str] = &["brokerConfigPath", "configBlackList", "rocketmqHome"];
 
     fn resolve(&mut self, environment: &Environment, is_set: &dyn Fn(&str) -> bool) {

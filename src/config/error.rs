@@ -15,6 +15,8 @@ pub enum Origin {
     Environment(&'static str),
     /// A line of an update request at run time; lines count from 1.
     Update(usize),
+    /// A setting of the replica's group.
+    Group,
     /// A default of the program.
     Default,
 }
@@ -26,6 +28,7 @@ impl fmt::Display for Origin {
             Self::CommandLine => f.write_str("command line"),
             Self::Environment(name) => write!(f, "environment {name}"),
             Self::Update(line) => write!(f, "update, line {line}"),
+            Self::Group => f.write_str("settings of the group"),
             Self::Default => f.write_str("default"),
         }
     }

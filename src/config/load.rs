@@ -54,6 +54,8 @@ pub trait Settings: Default + Clone + PartialEq + Serialize + DeserializeOwned {
     const IMPORTANT: &'static [&'static str];
     /// Keys that are read once: a change at run time goes to the file and waits for the next start.
     const AT_START: &'static [&'static str];
+    /// Keys that each replica of a group has for itself, beside those of [`Settings::AT_START`].
+    const OF_REPLICA: &'static [&'static str];
     /// Keys that an update may never name, beside those of `configBlackList`.
     const BLACK_LIST: &'static [&'static str];
 
@@ -110,6 +112,32 @@ pub struct Changed<T> {
     pub live: Vec<String>,
     /// Keys that have another value after the next start.
     pub after_restart: Vec<String>,
+}
+
+/// Settings with those of the group over them.
+#[derive(Debug)]
+pub struct TakenOver<T> {
+    /// The settings after it.
+    pub config: Loaded<T>,
+    /// Keys that are set to another text than before, or for the first time: what a file has to hear of.
+    pub set: Vec<String>,
+    /// Keys that have another value.
+    pub live: Vec<String>,
+    /// Keys that this replica was given another value for, and where.
+    pub overruled: Vec<(String, Origin)>,
+    /// Why some of them could not be taken over.
+    pub refused: Vec<Error>,
+}
+
+/// Returns the items of an update request.
+pub fn update_items(text: &str) -> Result<BTreeMap<String, String>, Error> {
+    Ok(parse(text, Origin::Update)?.into_iter().map(|item| (item.key, item.value)).collect())
+}
+
+/// Returns whether all replicas of a group have the same value of a key: it takes effect at once, and does not describe
+/// one replica.
+pub fn is_shared<T: Settings>(key: &str) -> bool {
+    !T::AT_START.contains(&key) && !T::OF_REPLICA.contains(&key)
 }
 
 impl<T> Deref for Loaded<T> {
@@ -183,6 +211,11 @@ impl<T: Settings> Loaded<T> {
         &self.warnings
     }
 
+    /// Returns the value that a key was given, if it was.
+    pub fn set_value(&self, key: &str) -> Option<&str> {
+        self.items.get(key).map(|item| item.value.as_str())
+    }
+
     /// Returns the file of `-c`.
     pub fn file(&self) -> Option<&Path> {
         self.file.as_deref()
@@ -226,6 +259,44 @@ impl<T: Settings> Loaded<T> {
         let live = differences(&self.effective(), &config.effective());
         let after_restart = differences(&texts(&self.pending), &texts(&config.pending));
         Ok(Changed { config, live, after_restart })
+    }
+
+    /// Puts the settings of a group over these. Keys that a replica has for itself are left as they are.
+    ///
+    /// They were checked with the settings of the replica that led; a value that does not go together with what this
+    /// replica has for itself is left out.
+    pub fn with_shared(&self, shared: &BTreeMap<String, String>) -> TakenOver<T> {
+        let shared: Vec<(&String, &String)> = shared.iter().filter(|(key, _)| is_shared::<T>(key)).collect();
+        let over =
+            |base: &Self, added: &[(&String, &String)]| {
+                let mut items = base.items.clone();
+                items.extend(added.iter().map(|&(key, value)| {
+                    (key.clone(), Item { value: value.clone(), origin: Origin::Group })
+                }));
+                let values = build(&items, &base.environment)?;
+                Ok::<_, Error>(Self { values, items, ..base.clone() })
+            };
+        let mut refused = Vec::new();
+        let config = over(self, &shared).unwrap_or_else(|_| {
+            let mut config = self.clone();
+            for item in &shared {
+                match over(&config, &[*item]) {
+                    Ok(next) => config = next,
+                    Err(error) => refused.push(error),
+                }
+            }
+            config
+        });
+        let is_new = |key: &String| {
+            let (old, new) = (self.items.get(key), config.items.get(key));
+            old.map(|item| &item.value) != new.map(|item| &item.value)
+        };
+        let set: Vec<String> =
+            shared.iter().filter(|(key, _)| is_new(key)).map(|(key, _)| (*key).clone()).collect();
+        let overruled = set.iter().filter_map(|key| Some((key.clone(), self.items.get(key)?.origin.clone())));
+        let overruled = overruled.collect();
+        let live = differences(&self.effective(), &config.effective());
+        TakenOver { set, live, overruled, refused, config }
     }
 
     /// Writes changed keys into a file, which keeps its comments and its order. Makes it if it is absent.

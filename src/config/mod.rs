@@ -16,7 +16,7 @@ mod tests;
 
 pub use broker::{BrokerConfig, BrokerRole, FlushDiskType, MessageRequestMode};
 pub use error::{Error, Origin};
-pub use load::{Changed, Environment, Loaded, Settings, Sources, load};
+pub use load::{Changed, Environment, Loaded, Settings, Sources, TakenOver, is_shared, load, update_items};
 pub use namesrv::NamesrvConfig;
 pub use raft::RaftPeer;
 

@@ -81,6 +81,7 @@ impl Settings for NamesrvConfig {
         "connectionsMax",
         "requestsInFlightMax",
     ];
+    const OF_REPLICA: &'static [&'static str] = &[];
     const BLACK_LIST: &'static [&'static str] =
         &["configBlackList", "configStorePath", "kvConfigPath", "rocketmqHome"];
 

@@ -410,3 +410,26 @@ fn a_full_disk_leaves_the_file_as_it_was() {
     assert!(error.to_string().starts_with("write "), "{error}");
     assert_eq!(Disk::real().read(&path).unwrap(), b"fileReservedTime=48\n");
 }
+
+#[test]
+fn settings_of_a_group_count_for_more_than_those_of_a_replica() {
+    let config =
+        broker("brokerName=b\nfileReservedTime=48\ndiskMaxUsedSpaceRatio=80\nlistenPort=1000").unwrap();
+    let shared = |text: &str| update_items(text).unwrap();
+    let group =
+        shared("fileReservedTime=24\nbrokerPermission=4\nmine=1\ndiskMaxUsedSpaceRatio=50\nlistenPort=9");
+    let taken = config.with_shared(&group);
+    assert_eq!(taken.set, ["brokerPermission", "fileReservedTime", "mine"]);
+    assert_eq!(taken.live, taken.set);
+    assert_eq!(taken.overruled.len(), 1, "{:?}", taken.overruled);
+    assert!(matches!(&taken.overruled[0], (key, Origin::File(_, 2)) if key == "fileReservedTime"));
+    let config = taken.config;
+    assert_eq!((config.file_reserved_time, config.broker_permission), (24, 4));
+    assert_eq!((config.disk_max_used_space_ratio, config.listen_port), (80, 1000), "the replica's own");
+    assert!(taken.refused.is_empty() && config.with_shared(&group).set.is_empty());
+    // What does not go together with the others is left out, and nothing else.
+    let taken = config.with_shared(&shared("brokerPermission=9\nfileReservedTime=12"));
+    assert_eq!((taken.config.broker_permission, taken.config.file_reserved_time), (4, 12));
+    assert_eq!((taken.set.as_slice(), taken.refused.len()), (&["fileReservedTime".to_owned()][..], 1));
+    assert!(taken.refused[0].to_string().starts_with("settings of the group: brokerPermission=9"));
+}

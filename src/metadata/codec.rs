@@ -2,6 +2,8 @@
 //!
 //! Topics and groups travel as their JSON, which keeps fields that this version does not know.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Metadata, MetadataCommand};
@@ -20,6 +22,7 @@ enum Wire {
     SetReadable { group: String, topic: String, readable: bool },
     CommitOffset { group: String, topic: String, queue_id: u32, offset: u64 },
     CommitDelay { level: u32, offset: u64 },
+    PutSettings(BTreeMap<String, String>),
 }
 
 /// Encodes changes in their order.
@@ -65,6 +68,7 @@ fn to_wire(command: &MetadataCommand) -> Wire {
         MetadataCommand::CommitDelay { level, offset } => {
             Wire::CommitDelay { level: *level, offset: offset.0 }
         }
+        MetadataCommand::PutSettings(items) => Wire::PutSettings(items.clone()),
     }
 }
 
@@ -92,6 +96,7 @@ fn from_wire(wire: Wire) -> Result<MetadataCommand, String> {
         Wire::CommitDelay { level, offset } => {
             MetadataCommand::CommitDelay { level, offset: QueueOffset(offset) }
         }
+        Wire::PutSettings(items) => MetadataCommand::PutSettings(items),
     })
 }
 
@@ -102,6 +107,7 @@ pub struct MetadataImage {
     groups: Vec<u8>,
     offsets: Vec<u8>,
     delay: Vec<u8>,
+    settings: Vec<u8>,
 }
 
 impl Metadata {
@@ -112,6 +118,7 @@ impl Metadata {
             groups: json::to_vec(&self.groups.snapshot()),
             offsets: json::to_vec(&self.offsets.committed()),
             delay: json::to_vec(&self.delay.snapshot()),
+            settings: json::to_vec(&self.settings.snapshot()),
         }
     }
 
@@ -121,6 +128,7 @@ impl Metadata {
         self.groups.replace(parse(&image.groups)?);
         self.offsets.replace(parse(&image.offsets)?);
         self.delay.replace(parse(&image.delay)?);
+        self.settings.replace(parse(&image.settings)?);
         Ok(())
     }
 }
@@ -135,6 +143,9 @@ fn parse<T: serde::de::DeserializeOwned + Default>(bytes: &[u8]) -> Result<T, St
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
     use crate::env::Disk;
     use crate::model::{Perm, SubscriptionGroupConfig, TopicConfig};
@@ -154,6 +165,7 @@ mod tests {
             MetadataCommand::CommitDelay { level: 3, offset: QueueOffset(4) },
             MetadataCommand::DeleteGroup { group: Group::new("H"), clean_offsets: true },
             MetadataCommand::DeleteTopic(Topic::new("U")),
+            MetadataCommand::PutSettings(BTreeMap::from([("brokerPermission".into(), "4".into())])),
         ]
     }
 
@@ -174,10 +186,17 @@ mod tests {
         let (one, two) = (open(&one), open(&two));
         commands().iter().for_each(|command| one.apply(command, 5));
         two.apply(&MetadataCommand::PutTopic(TopicConfig::new(Topic::new("X"), 4, Perm::ALL)), 5);
+        let heard = Arc::new(AtomicUsize::new(0));
+        let hears = Arc::clone(&heard);
+        two.settings().on_change(move || {
+            hears.fetch_add(1, Ordering::Relaxed);
+        });
         one.note(&Group::new("G"), &Topic::new("T"), QueueId(3), QueueOffset(99));
         two.restore(&one.image()).unwrap();
         assert_eq!(two.image(), one.image());
         assert!(two.topics().get(&Topic::new("X")).is_none());
+        assert_eq!(two.settings().all().get("brokerPermission").map(String::as_str), Some("4"));
+        assert_eq!(heard.load(Ordering::Relaxed), 1, "who uses the settings hears of it");
         let offset = two.offsets().get(&Group::new("G"), &Topic::new("T"), QueueId(3));
         assert_eq!(offset, Some(QueueOffset(9)), "what was only noted is not in an image");
         two.restore(&MetadataImage::default()).unwrap();

@@ -1,4 +1,4 @@
-//! Topics, consumer groups and offsets: what a broker knows beside its messages.
+//! Topics, consumer groups, offsets and shared settings: what a broker knows beside its messages.
 //!
 //! The tables change only by a [`MetadataCommand`] that `replication` applies; everybody else reads. Each table has
 //! its JSON file under `config/`, in the form that RocketMQ's `ConfigManager` writes, with the version before as `.bak`.
@@ -6,8 +6,10 @@
 mod codec;
 mod groups;
 mod offsets;
+mod settings;
 mod topics;
 
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -18,6 +20,7 @@ use serde::de::DeserializeOwned;
 pub use codec::{MetadataImage, decode_commands, encode_commands};
 pub use groups::Groups;
 pub use offsets::{DelayOffsets, Offsets};
+pub use settings::Settings;
 pub use topics::Topics;
 
 use crate::env::Disk;
@@ -90,6 +93,8 @@ pub enum MetadataCommand {
         /// The offset of the first message that is not yet delivered.
         offset: QueueOffset,
     },
+    /// Sets settings of all replicas of a group, by key.
+    PutSettings(BTreeMap<String, String>),
 }
 
 impl MetadataCommand {
@@ -106,6 +111,7 @@ pub struct Metadata {
     groups: Groups,
     offsets: Offsets,
     delay: DelayOffsets,
+    settings: Settings,
     files: Files,
     /// Held while saving, so that an older image never replaces a newer one.
     saving: Mutex<()>,
@@ -125,6 +131,7 @@ impl Metadata {
             groups: Groups::new(files.read(GROUPS)?),
             offsets: Offsets::new(files.read(OFFSETS)?),
             delay: DelayOffsets::new(files.read(DELAY)?),
+            settings: Settings::new(files.read(SETTINGS)?),
             files,
             saving: Mutex::new(()),
         })
@@ -148,6 +155,11 @@ impl Metadata {
     /// Returns the progress of the delay levels.
     pub fn delay(&self) -> &DelayOffsets {
         &self.delay
+    }
+
+    /// Returns the settings that all replicas of the group share. A broker without replicas has none.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// Notes an offset that is to be committed soon: readers see it at once. For `replication` alone.
@@ -195,6 +207,7 @@ impl Metadata {
                 self.offsets.commit(group, topic, *queue_id, *offset);
             }
             MetadataCommand::CommitDelay { level, offset } => self.delay.commit(*level, *offset),
+            MetadataCommand::PutSettings(items) => self.settings.put(items),
         }
     }
 
@@ -204,7 +217,8 @@ impl Metadata {
         self.files.save(TOPICS, self.topics.changed(), self.topics.dirty())?;
         self.files.save(GROUPS, self.groups.changed(), self.groups.dirty())?;
         self.files.save(OFFSETS, self.offsets.changed(), self.offsets.dirty())?;
-        self.files.save(DELAY, self.delay.changed(), self.delay.dirty())
+        self.files.save(DELAY, self.delay.changed(), self.delay.dirty())?;
+        self.files.save(SETTINGS, self.settings.changed(), self.settings.dirty())
     }
 }
 
@@ -212,6 +226,7 @@ const TOPICS: &str = "topics.json";
 const GROUPS: &str = "subscriptionGroup.json";
 const OFFSETS: &str = "consumerOffset.json";
 const DELAY: &str = "delayOffset.json";
+const SETTINGS: &str = "brokerConfig.json";
 
 #[derive(Debug)]
 struct Files {
@@ -298,6 +313,11 @@ mod tests {
             },
             MetadataCommand::CommitDelay { level: 2, offset: QueueOffset(5) },
             MetadataCommand::SetReadable { group: group.clone(), topic: topic.clone(), readable: false },
+            MetadataCommand::PutSettings(BTreeMap::from([
+                ("a".into(), "1".into()),
+                ("b".into(), "1".into()),
+            ])),
+            MetadataCommand::PutSettings(BTreeMap::from([("b".into(), "2".into())])),
         ] {
             metadata.apply(&command, 7);
         }
@@ -307,6 +327,8 @@ mod tests {
         assert_eq!(metadata.offsets().get(&group, &topic, QueueId(3)), Some(QueueOffset(99)));
         assert_eq!(metadata.delay().get(2), QueueOffset(5));
         assert!(!metadata.groups().is_readable(&group, &topic));
+        let settings = BTreeMap::from([("a".into(), "1".into()), ("b".into(), "2".into())]);
+        assert_eq!(metadata.settings().all(), settings);
 
         metadata.apply(&MetadataCommand::DeleteTopic(topic.clone()), 7);
         metadata.save().unwrap();

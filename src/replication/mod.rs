@@ -227,7 +227,7 @@ impl Replication {
         }
     }
 
-    /// Hands in a change of topics, groups or offsets.
+    /// Hands in a change of topics, groups, offsets or shared settings.
     pub fn change(&self, permit: LeaderPermit, command: MetadataCommand) -> Result<PendingChange, Error> {
         self.check(permit)?;
         match &self.mode {

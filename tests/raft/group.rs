@@ -55,13 +55,7 @@ impl RaftGroup {
     /// Starts the group with each replica in a network namespace of its own.
     pub(crate) async fn start_in(net: Option<Net>, overrides: &[&str]) -> Self {
         let mut group = Self::prepare(net, overrides).await;
-        for replica in 0..group.replicas.len() {
-            group.spawn(replica);
-        }
-        for replica in 0..group.replicas.len() {
-            group.booted(replica).await;
-        }
-        group.healthy().await;
+        group.start_all().await;
         group
     }
 
@@ -119,6 +113,27 @@ impl RaftGroup {
         peers.join(";")
     }
 
+    /// Returns a replica's file of `-c`. It is started with it if it is there.
+    pub(crate) fn file(&self, replica: usize) -> PathBuf {
+        self.folder.path().join(format!("n{}.conf", self.replicas[replica].id))
+    }
+
+    /// Has replicas that are started from now on register at another name server, too.
+    pub(crate) fn register_at(&mut self, namesrv: SocketAddr) {
+        self.overrides.push(format!("namesrvAddr={};{namesrv}", self.namesrv_addr));
+    }
+
+    /// Starts the replicas of a prepared group, and waits until one of them leads.
+    pub(crate) async fn start_all(&mut self) {
+        for replica in 0..self.replicas.len() {
+            self.spawn(replica);
+        }
+        for replica in 0..self.replicas.len() {
+            self.booted(replica).await;
+        }
+        self.healthy().await;
+    }
+
     /// Starts a replica's process; see [`RaftGroup::booted`].
     pub(crate) fn spawn(&mut self, replica: usize) {
         let mqbroker = env!("CARGO_BIN_EXE_mqbroker");
@@ -127,6 +142,10 @@ impl RaftGroup {
             None => Process::new(mqbroker),
         };
         let Replica { id, address, store, peers, .. } = &self.replicas[replica];
+        let file = self.file(replica);
+        if file.exists() {
+            process.arg("-c").arg(file);
+        }
         process
             .args(["-n", &self.namesrv_addr.to_string()])
             .args([
@@ -235,6 +254,14 @@ impl RaftGroup {
         let address = self.replicas[replica].address.to_string();
         let answer = self.client.call(&address, request, STATUS_TIMEOUT).await.ok()?;
         (answer.code == 0).then(|| json::from_slice(&answer.body.to_bytes()).expect("a status"))
+    }
+
+    /// Returns the settings of a replica, `key=value` lines; `None` if it does not answer.
+    pub(crate) async fn settings(&self, replica: usize) -> Option<String> {
+        let request = Command::request(RequestCode::GetBrokerConfig);
+        let address = self.replicas[replica].address.to_string();
+        let answer = self.client.call(&address, request, STATUS_TIMEOUT).await.ok()?;
+        (answer.code == 0).then(|| String::from_utf8_lossy(&answer.body.to_bytes()).into_owned())
     }
 
     /// Asks all replicas at once.

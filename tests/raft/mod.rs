@@ -15,6 +15,7 @@ mod load;
 mod net;
 mod operations;
 mod verify;
+mod settings;
 mod watch;
 
 use tokio::sync::{Mutex, MutexGuard};

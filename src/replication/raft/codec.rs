@@ -247,8 +247,8 @@ mod tests {
             MetadataImage::default(),
         )
         .with_queues(vec![(Topic::new("T"), vec![0, 9])]);
-        let bytes = to_file(b"QUORIMG1", &image);
-        let read: StateImage = from_file(b"QUORIMG1", &bytes).unwrap();
+        let bytes = to_file(b"QUORIMG2", &image);
+        let read: StateImage = from_file(b"QUORIMG2", &bytes).unwrap();
         assert_eq!(read, image);
         assert_eq!(read.membership().unwrap(), stored);
         assert_eq!(read.last_log_id(), Some(log_id(3, 40)));
@@ -257,7 +257,7 @@ mod tests {
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1;
-            assert!(from_file::<StateImage>(b"QUORIMG1", &damaged).is_err(), "{at}");
+            assert!(from_file::<StateImage>(b"QUORIMG2", &damaged).is_err(), "{at}");
         }
     }
 }

@@ -28,7 +28,7 @@ use crate::model::{LogIndex, PhysicalOffset};
 const VOTE: &[u8; 8] = b"QUORVOT1";
 const REPLICA: &[u8; 8] = b"QUORREP1";
 const COMMITTED: &[u8; 8] = b"QUORCOM1";
-const IMAGE: &[u8; 8] = b"QUORIMG1";
+const IMAGE: &[u8; 8] = b"QUORIMG2";
 const BARRIER: &[u8; 8] = b"QUORBAR1";
 
 /// Bytes from one place of the vote to the other: never in one sector.

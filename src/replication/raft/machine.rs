@@ -19,7 +19,7 @@ use super::log::{Log, tell, wait};
 use super::proposal::Waiting;
 use super::types::{Entry, Image, LogId, Payload, Snapshot, SnapshotMeta, Stored, StoredMembership, Types};
 use crate::env::Clock;
-use crate::metadata::{Metadata, decode_commands};
+use crate::metadata::{Metadata, MetadataCommand, decode_commands};
 use crate::metrics::Histogram;
 use crate::model::{LogIndex, PhysicalOffset, Topic};
 use crate::store::{Committer, EntryHead, EntryKind, EntryLog, Store, decode_head};
@@ -221,6 +221,10 @@ impl Machine {
                 applied.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
             }
         }
+        if commands.iter().any(|command| matches!(command, MetadataCommand::PutSettings(_))) {
+            // A start goes by the image's settings first.
+            self.save_image().await;
+        }
         self.shared.entries.applied(LogIndex(entry.log_id.index()));
         let term = term_of(&entry.log_id);
         self.shared.applied_term.send_if_modified(|known| std::mem::replace(known, term) != term);
@@ -228,6 +232,14 @@ impl Machine {
             self.shared.commit_latency.observe(self.shared.clock.elapsed(proposed));
         }
         Ok(())
+    }
+
+    async fn save_image(&self) {
+        let shared = Arc::clone(&self.shared);
+        if let Err(error) = blocking(move || shared.save_image()).await {
+            // What is applied is applied again after a restart; the next try is as good.
+            tracing::warn!(%error, "the image of the tables was not saved; tried again");
+        }
     }
 
     /// Waits until the log can be read from the file up to `end`.
@@ -315,11 +327,7 @@ impl RaftStateMachine<Types> for Machine {
         let imaged = self.shared.lock().imaged;
         let interval = Duration::from_millis(self.shared.store.config().checkpoint_interval_ms);
         if self.shared.clock.elapsed(imaged) >= interval {
-            let shared = Arc::clone(&self.shared);
-            if let Err(error) = blocking(move || shared.save_image()).await {
-                // What is applied is applied again after a restart; the next try is as good.
-                tracing::warn!(%error, "the image of the tables was not saved; tried again");
-            }
+            self.save_image().await;
         }
         Ok(())
     }
