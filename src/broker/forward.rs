@@ -38,8 +38,9 @@ const LANES: usize = 4;
 /// How soon a leader that did not take a request is asked again, if nothing is heard of another one.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 /// How long an answer of a leader is waited for after another one was elected. A leader that was asked to step down
-/// answers within this; one that is paused or cut off does not.
-const DEPOSED_WAIT: Duration = Duration::from_millis(300);
+/// hears of the new one with the same heartbeat as this replica, and answers after a round trip and a sync of the disk;
+/// one that is paused or cut off does not answer, and each moment here is added to the election that it costs.
+const DEPOSED_WAIT: Duration = Duration::from_millis(100);
 /// Requests that wait here for a leader or for its answer, by their size in KiB, each counted as one more.
 const ROOM_KIB: usize = 64 << 10;
 /// How much earlier than `forwardTimeout` a send is given up, so that the client, which has the same patience, still
