@@ -292,6 +292,7 @@ mod tests {
     #[test]
     fn a_leader_shows_its_role_and_what_its_peers_lack() {
         let member = |id, voter, lag| MemberStatus {
+            heard_ms: None,
             id,
             raft_address: format!("10.0.0.{id}:40911"),
             voter,

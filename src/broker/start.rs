@@ -37,7 +37,7 @@ const TOPICS_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the new leader has to register before the old one takes its registration back.
 const HAND_OVER_SETTLES: Duration = Duration::from_millis(300);
 /// How long another replica may take to become leader before this one stops all the same.
-const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why a broker did not start.
 #[derive(Debug, thiserror::Error)]
@@ -209,6 +209,7 @@ impl Running {
     /// Hands leadership over if this is the leader of a group, takes the registration back, answers what is under way,
     /// writes what is queued, and closes the store.
     pub async fn stop(self) -> Result<(), replication::Error> {
+        self.broker.context.replication.leave();
         self.hand_leadership_over().await;
         self.stop.send_replace(true);
         self.broker.pulls.holds.wake_all();
@@ -427,8 +428,8 @@ async fn save_offsets(context: Arc<Context>, mut stop: watch::Receiver<bool>) {
         let metadata = Arc::clone(&context.metadata);
         match tokio::task::spawn_blocking(move || metadata.save()).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "offsets not saved; tried again"),
-            Err(error) => tracing::error!(%error, "offsets not saved; tried again"),
+            Ok(Err(error)) => tracing::error!(%error, "tables not saved; tried again"),
+            Err(error) => tracing::error!(%error, "tables not saved; tried again"),
         }
     }
 }

@@ -312,6 +312,13 @@ impl Replication {
         }
     }
 
+    /// Says that this replica is about to stop, so that no other one hands over to it.
+    pub fn leave(&self) {
+        if let Mode::Group(group) = &self.mode {
+            group.leave();
+        }
+    }
+
     /// Hands over, refuses what comes from now on, writes what is queued, and closes the store.
     pub async fn stop(&self) -> Result<(), Error> {
         match &self.mode {

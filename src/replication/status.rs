@@ -85,4 +85,6 @@ pub struct MemberStatus {
     pub matched_index: Option<LogIndex>,
     /// Entries that it lacks. Known to the leader alone.
     pub lag: Option<u64>,
+    /// Time since it last answered. Known to the leader alone.
+    pub heard_ms: Option<u64>,
 }

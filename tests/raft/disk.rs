@@ -68,18 +68,13 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Starts a group whose first replica has a small disk.
-async fn start() -> Option<(RaftGroup, SmallDisk)> {
+/// Starts a group in which so many replicas, from the first on, have a small disk.
+async fn start(small: usize) -> Option<(RaftGroup, Vec<SmallDisk>)> {
     let mut group = RaftGroup::prepare(None, &SETTINGS).await;
-    let disk = SmallDisk::mount(&group.replicas[0].store)?;
-    for replica in 0..3 {
-        group.spawn(replica);
-    }
-    for replica in 0..3 {
-        group.booted(replica).await;
-    }
-    group.healthy().await;
-    Some((group, disk))
+    let mounted = (0..small).map(|replica| SmallDisk::mount(&group.replicas[replica].store));
+    let disks: Vec<_> = mounted.collect::<Option<_>>()?;
+    group.start_all().await;
+    Some((group, disks))
 }
 
 /// Waits until a replica says that its disk is full in such words.
@@ -104,18 +99,18 @@ fn assert_survived(report: &Report, group: &RaftGroup) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_with_a_full_disk_catches_up_when_there_is_room() {
     let _alone = alone().await;
-    let Some((mut group, disk)) = start().await else { return };
+    let Some((mut group, disks)) = start(1).await else { return };
     if group.leader().await == 0 {
         group.transfer(1).await.unwrap();
     }
     let load = Load::start(&group).await;
     let start = Instant::now();
-    disk.fill();
+    disks[0].fill();
     says(&mut group, 0, "the log waits for room on the disk").await;
     // Several segments more, without it.
     load.ledger.grown_by(6000).await;
     let pause = load.ledger.longest_pause_since(start);
-    disk.free();
+    disks[0].free();
     group.healthy().await;
     load.ledger.grown_by(100).await;
     let report = finish(&mut group, load).await;
@@ -125,27 +120,61 @@ async fn a_follower_with_a_full_disk_catches_up_when_there_is_room() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_with_a_full_disk_goes_on_when_there_is_room() {
+async fn a_leader_with_a_full_disk_hands_over_to_a_replica_that_has_room() {
     let _alone = alone().await;
-    let Some((mut group, disk)) = start().await else { return };
+    // The second one has no room either: only the third one will do.
+    let Some((mut group, disks)) = start(2).await else { return };
     if group.leader().await != 0 {
         group.transfer(0).await.unwrap();
     }
+    disks[1].fill();
+    says(&mut group, 1, "messages are refused").await;
     let load = Load::start(&group).await;
-    disk.fill();
+    disks[0].fill();
     says(&mut group, 0, "messages are refused").await;
-    // Long enough for those who wait to be told.
     let full = Instant::now();
-    tokio::time::sleep(Duration::from_secs(4)).await;
-    let before = load.ledger.longest_pause_since(full);
-    let freed = Instant::now();
-    disk.free();
-    let first_ack = load.ledger.first_ack_after(freed).await;
+    wait("the leadership at the replica that has room", async || {
+        // It is not ready before a majority can store something.
+        group.status(2).await?.state.starts_with("LEADER").then_some(())
+    })
+    .await;
+    let handed_over = full.elapsed();
+    disks[1].free();
+    let first_ack = load.ledger.first_ack_after(Instant::now()).await;
+    disks[0].free();
     group.healthy().await;
     load.ledger.grown_by(100).await;
     let report = finish(&mut group, load).await;
     eprintln!(
-        "a full leader: pause while full {before:?}, first ack {first_ack:?} after there was room, failed sends {}",
+        "a full leader: handed over after {handed_over:?}, first ack {first_ack:?} after a majority had room, failed \
+         sends {}",
+        report.failed
+    );
+    assert_survived(&report, &group);
+    assert!(handed_over < Duration::from_secs(5), "handed over after {handed_over:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_whose_disks_are_all_full_goes_on_when_there_is_room() {
+    let _alone = alone().await;
+    let Some((mut group, disks)) = start(3).await else { return };
+    let leader = group.leader().await;
+    let load = Load::start(&group).await;
+    let start = Instant::now();
+    disks.iter().for_each(SmallDisk::fill);
+    for replica in 0..3 {
+        says(&mut group, replica, "messages are refused").await;
+    }
+    wait("a send that is refused", async || (!load.ledger.refusals().is_empty()).then_some(())).await;
+    let freed = Instant::now();
+    disks.iter().for_each(SmallDisk::free);
+    let first_ack = load.ledger.first_ack_after(freed).await;
+    let pause = load.ledger.longest_pause_since(start);
+    assert_eq!(group.healthy().await, leader, "it leads elsewhere no better");
+    load.ledger.grown_by(100).await;
+    let report = finish(&mut group, load).await;
+    eprintln!(
+        "full disks: longest pause {pause:?}, first ack {first_ack:?} after there was room, failed sends {}",
         report.failed
     );
     assert_survived(&report, &group);

@@ -14,8 +14,8 @@ mod java;
 mod load;
 mod net;
 mod operations;
-mod verify;
 mod settings;
+mod verify;
 mod watch;
 
 use tokio::sync::{Mutex, MutexGuard};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -39,12 +39,16 @@ use crate::store::{Check, Draft, EntryOptions, Listener, OpenedEntries, Store, S
 pub(super) const HELLO_LIMIT: Duration = Duration::from_secs(1);
 /// How long a proposal waits for a majority to be heard from again before it is refused.
 const LEASE_WAIT: Duration = Duration::from_secs(1);
+/// How long a replica that was heard from may take to say whether it can take over.
+const SUCCESSOR_LIMIT: Duration = Duration::from_millis(500);
+/// A replica that lacks no more entries than this has all that is not just on its way.
+const ON_THEIR_WAY: u64 = 64;
 /// How long a hand-over of the leadership may take.
 const TRANSFER_LIMIT: Duration = Duration::from_secs(5);
 /// How long a hand-over waits for noted progress to be committed.
 const NOTES_LIMIT: Duration = Duration::from_millis(500);
 /// How long a stopping leader tries to hand over.
-const STOP_TRANSFER_LIMIT: Duration = Duration::from_secs(3);
+const STOP_TRANSFER_LIMIT: Duration = Duration::from_secs(1);
 /// How long a change of the members may take, the copying of the log to a new one included.
 const MEMBERSHIP_LIMIT: Duration = Duration::from_secs(3600);
 
@@ -82,6 +86,8 @@ pub(crate) struct Group {
     left_open: AtomicU64,
     /// Until when this replica may not vote: before it restarted it may have told a leader that it follows.
     pub(super) quiet_until: Option<Instant>,
+    /// This replica is about to stop: nobody shall hand over to it.
+    leaving: AtomicBool,
     /// An entry that this replica lost and must have again before it votes.
     pub(super) barrier: Mutex<Option<LogIndex>>,
     /// Handed to openraft when the replica takes part.
@@ -161,6 +167,7 @@ impl Group {
             handing_over: AtomicU64::new(0),
             left_open: AtomicU64::new(0),
             quiet_until,
+            leaving: AtomicBool::new(false),
             barrier: Mutex::new(barrier),
             machine: Mutex::new(Some(machine)),
             stop,
@@ -389,8 +396,9 @@ impl Group {
             Some(id) if self.shared.membership().voter_ids().any(|voter| voter == id) => id,
             Some(id) => return Err(Error::Group(format!("n{id} has no vote in {}", self.settings.group))),
             None => self
-                .best_successor(raft)
-                .ok_or_else(|| Error::Group("no other replica is close enough to take over".into()))?,
+                .successor(raft, Room::Wanted)
+                .await
+                .ok_or_else(|| Error::Group("no other replica answers and has all of the log".into()))?,
         };
         self.hand_over(raft, to, TRANSFER_LIMIT).await
     }
@@ -419,26 +427,54 @@ impl Group {
         let handed = raft.wait(Some(limit)).current_leader(to, "the leadership is handed over").await;
         handed.map(|_| ()).map_err(|_| {
             self.left_open.fetch_max(term.0, Ordering::SeqCst);
-            Error::Group(format!("n{to} did not take over within {} s; the leader stays", limit.as_secs()))
+            Error::Group(format!("n{to} did not take over within {} s", limit.as_secs()))
         })
     }
 
-    /// Returns the voter that has most of the log, preferred ones first among equals.
-    pub(super) fn best_successor(&self, raft: &Raft) -> Option<u64> {
+    /// Returns the replica that is best suited to take over, of those that answer.
+    pub(super) async fn successor(&self, raft: &Raft, room: Room) -> Option<u64> {
+        let candidates = self.candidates(raft);
+        let rooms = futures_util::future::join_all(candidates.iter().map(|id| self.has_room(*id))).await;
+        let first = |has_room: bool| {
+            let mut answers = candidates.iter().zip(&rooms);
+            answers.find(|(_, answer)| **answer == Some(has_room)).map(|(id, _)| *id)
+        };
+        match room {
+            Room::Wanted => first(true).or_else(|| first(false)),
+            Room::Needed => first(true),
+        }
+    }
+
+    /// Returns whether the disk of a replica has room; `None` if it does not say so soon, or is about to stop.
+    pub(super) async fn has_room(&self, id: u64) -> Option<bool> {
+        let address = self.raft_address(id)?;
+        let answer = tokio::time::timeout(SUCCESSOR_LIMIT, self.ask(id, &address)).await.ok()?;
+        answer.ok().filter(|answer| !answer.leaving).map(|answer| !answer.full)
+    }
+
+    /// Returns the voters that were heard from within an election time-out and have all of the log but for what is on
+    /// its way. The first one has most of it; among equals, preferred ones come first.
+    pub(super) fn candidates(&self, raft: &Raft) -> Vec<u64> {
+        let heard = self.connections.heard(term_of(raft));
         let metrics = raft.metrics();
         let metrics = metrics.borrow_watched();
-        let replication = metrics.replication.as_ref()?;
         let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
+        let last = metrics.last_log_index.unwrap_or(0);
         let preferred = |id: u64| {
             let list = &self.settings.preferred_leaders;
             list.iter().position(|preferred| *preferred == id).map_or(0, |at| list.len() - at)
         };
-        replication
+        let mut candidates: Vec<_> = metrics
+            .replication
             .iter()
+            .flatten()
             .filter(|(id, _)| **id != self.settings.id && voters.contains(id))
+            .filter(|(id, _)| heard.get(id).is_some_and(|at| at.elapsed() < self.lease()))
             .filter_map(|(id, matched)| Some((matched.as_ref()?.index(), preferred(*id), *id)))
-            .max()
-            .map(|(_, _, id)| id)
+            .filter(|(matched, ..)| matched + ON_THEIR_WAY > last)
+            .collect();
+        candidates.sort_unstable_by(|a, b| b.cmp(a));
+        candidates.into_iter().map(|(_, _, id)| id).collect()
     }
 
     pub(crate) async fn read_barrier(&self) -> Result<(), Error> {
@@ -497,6 +533,10 @@ impl Group {
     }
 
     fn fill_status(&self, raft: &Raft, status: &mut GroupStatus) {
+        // Not while the metrics are borrowed: these borrow them, too.
+        let ms = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        let heard = self.connections.heard(term_of(raft));
+        let followed = self.followed_at(raft, Term(term_of(raft)));
         let metrics = raft.metrics();
         let metrics = metrics.borrow_watched();
         status.state = match metrics.state {
@@ -513,9 +553,7 @@ impl Group {
         status.committed_index = committed.unwrap_or_default().max(status.applied_index);
         status.snapshot_index = metrics.snapshot.map(|id| LogIndex(id.index()));
         if metrics.state.is_leader() {
-            let followed = self.followed_at(raft, status.term);
-            status.quorum_age_ms =
-                followed.map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX));
+            status.quorum_age_ms = followed.map(|at| ms(at.elapsed()));
         }
         let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
         for (id, member) in metrics.membership_config.nodes() {
@@ -532,6 +570,7 @@ impl Group {
                 voter: voters.contains(id),
                 matched_index: matched,
                 lag: matched.map(|matched| status.last_index.0.saturating_sub(matched.0)),
+                heard_ms: heard.get(id).map(|at| ms(at.elapsed())),
             });
         }
     }
@@ -544,17 +583,23 @@ impl Group {
         self.addresses.borrow().get(&id).cloned()
     }
 
+    /// Tells the others, as soon as they ask, that this replica is about to stop.
+    pub(crate) fn leave(&self) {
+        self.leaving.store(true, Ordering::SeqCst);
+    }
+
     /// Hands over, stops openraft, and closes the store.
     pub(crate) async fn stop(&self) -> Result<(), Error> {
+        self.leave();
         if std::mem::replace(&mut *self.stopped.lock().unwrap_or_else(PoisonError::into_inner), true) {
             return Ok(());
         }
         if let Some(raft) = self.raft.get() {
             if self.role.borrow().is_leader()
-                && let Some(successor) = self.best_successor(raft)
+                && let Some(successor) = self.successor(raft, Room::Wanted).await
                 && let Err(error) = self.hand_over(raft, successor, STOP_TRANSFER_LIMIT).await
             {
-                tracing::warn!(%error, "stopping without a hand-over");
+                tracing::warn!(%error, "stopping without a hand-over; the others elect");
             }
             self.queue.close();
             if let Err(error) = raft.shutdown().await {
@@ -642,6 +687,8 @@ impl Local for Group {
                 .map(|(id, member)| wire::member(*id, member, voters.contains(id)))
                 .collect(),
             client_address: self.settings.client_address.clone(),
+            full: self.shared.store.is_full(),
+            leaving: self.leaving.load(Ordering::SeqCst),
         }
     }
 
@@ -687,6 +734,15 @@ impl Local for Group {
         }
         Ok(entries.into_iter().map(|entry| entry.bytes).collect())
     }
+}
+
+/// What a successor's disk is looked at for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Room {
+    /// One with room is better than one without.
+    Wanted,
+    /// One without room will not do.
+    Needed,
 }
 
 /// Counts a hand-over of the leadership while it is under way.
@@ -866,6 +922,11 @@ async fn propose_one(
             Ok(())
         }
     }
+}
+
+/// Returns the newest term that Raft knows.
+fn term_of(raft: &Raft) -> u64 {
+    raft.server_metrics().borrow_watched().vote.leader_id.term
 }
 
 /// Returns the term in which this replica leads and a majority was heard from; waits for it for a moment.

@@ -9,14 +9,20 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::group::Group;
 use super::machine::blocking;
 use super::server::Local as _;
 use super::types::{Member, Raft};
 use super::wire;
+use crate::replication::GroupSettings;
 
 /// Time between two rounds of questions.
 const ROUND: Duration = Duration::from_millis(100);
+/// How long the members of a group take to start one after the other. Whoever waits longer for others says so to a
+/// human.
+const STARTING: Duration = Duration::from_secs(10);
 
 /// Takes part in the group as soon as that is safe.
 pub(super) async fn run(group: Arc<Group>) {
@@ -46,10 +52,11 @@ pub(super) async fn run(group: Arc<Group>) {
             }
         }
     }
+    let mut said = Said { since: Instant::now(), last: None };
     loop {
         let done = tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
-            done = try_once(&group) => done,
+            done = try_once(&group, &mut said) => done,
         };
         match done {
             Ok(true) => return,
@@ -73,11 +80,41 @@ enum Verdict {
     Join,
     /// All members are new, and this one is to begin.
     Begin(BTreeMap<u64, Member>),
-    /// Not now: the reason.
+    /// Not now, as the others are just starting: the reason.
+    Starting(String),
+    /// Not now, and maybe not without a human: the reason.
     Wait(String),
 }
 
-async fn try_once(group: &Arc<Group>) -> Result<bool, String> {
+/// What a replica said of its waiting.
+struct Said {
+    /// When it began to wait.
+    since: Instant,
+    last: Option<(Severity, String)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Severity {
+    Info,
+    Warn,
+}
+
+impl Said {
+    /// Says why a replica waits, once.
+    fn say(&mut self, group: &Group, severity: Severity, reason: &str) {
+        if self.last.as_ref().is_some_and(|(said, last)| *said == severity && last == reason) {
+            return;
+        }
+        let GroupSettings { group, id, .. } = &group.settings;
+        match severity {
+            Severity::Info => tracing::info!(group, id, reason, "not yet part of the group"),
+            Severity::Warn => tracing::warn!(group, id, reason, "not yet part of the group"),
+        }
+        self.last = Some((severity, reason.to_owned()));
+    }
+}
+
+async fn try_once(group: &Arc<Group>, said: &mut Said) -> Result<bool, String> {
     let settings = &group.settings;
     let identity = group.replica.lock().unwrap_or_else(PoisonError::into_inner).identity;
     let questions =
@@ -90,26 +127,23 @@ async fn try_once(group: &Arc<Group>) -> Result<bool, String> {
         Verdict::Begin(_) if !group.is_blank() => Verdict::Wait("this replica has lost its entries".into()),
         verdict => verdict,
     };
-    match verdict {
+    let (severity, reason) = match verdict {
         Verdict::Join => {
             part(group).await?;
-            Ok(true)
+            return Ok(true);
         }
         Verdict::Begin(members) => {
             tracing::info!(group = settings.group, members = members.len(), "a new group begins");
             let raft = part(group).await?;
             raft.initialize(members).await.map_err(|error| format!("begin the group: {error}"))?;
-            Ok(true)
+            return Ok(true);
         }
-        Verdict::Wait(reason) => {
-            let mut outside = group.outside.lock().unwrap_or_else(PoisonError::into_inner);
-            if outside.as_ref() != Some(&reason) {
-                tracing::warn!(group = settings.group, id = settings.id, reason, "not yet part of the group");
-                *outside = Some(reason);
-            }
-            Ok(false)
-        }
-    }
+        Verdict::Starting(reason) if said.since.elapsed() < STARTING => (Severity::Info, reason),
+        Verdict::Starting(reason) | Verdict::Wait(reason) => (Severity::Warn, reason),
+    };
+    said.say(group, severity, &reason);
+    *group.outside.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+    Ok(false)
 }
 
 /// Takes part, if it does not yet.
@@ -149,19 +183,20 @@ fn judge(id: u64, identity: u128, address: String, answers: &[Answer]) -> Verdic
         match member.map(|member| wire::identity_from_bytes(&member.identity)) {
             Some(Ok(known)) if known == identity => return Verdict::Join,
             Some(_) => {
-                begun = Some(format!(
+                begun = Some(Verdict::Wait(format!(
                     "the group knows n{id} with another store, which is lost or was moved away. Put it back, or take \
                      this empty one in with: mqadmin rejoin -i n{id}"
-                ));
+                )));
             }
             None if !answer.members.is_empty() => {
-                begun = Some(format!(
+                begun = Some(Verdict::Wait(format!(
                     "n{id} is not a member of the group; take it in with: mqadmin addPeer -i n{id} -p HOST:PORT"
-                ));
+                )));
             }
             // One that heard of a group whose beginning was lost has nothing to lose.
             None if answer.joined && !answer.blank => {
-                begun = Some(format!("n{peer} has been in the group and is just starting"))
+                let reason = format!("n{peer} has been in the group and is just starting");
+                begun = begun.or(Some(Verdict::Starting(reason)));
             }
             None => {}
         }
@@ -172,18 +207,18 @@ fn judge(id: u64, identity: u128, address: String, answers: &[Answer]) -> Verdic
             Err(error) => unreachable.push(format!("n{peer} at {peer_address}: {error}")),
         }
     }
-    if let Some(reason) = begun {
-        return Verdict::Wait(reason);
+    if let Some(verdict) = begun {
+        return verdict;
     }
     if !unreachable.is_empty() {
         let missing = unreachable.join("; ");
-        return Verdict::Wait(format!(
+        return Verdict::Starting(format!(
             "the first start of a group needs all its members; missing: {missing}"
         ));
     }
     match members.keys().next() {
         Some(first) if *first == id => Verdict::Begin(members),
-        first => Verdict::Wait(format!("n{} is to begin the group", first.copied().unwrap_or(0))),
+        first => Verdict::Starting(format!("n{} is to begin the group", first.copied().unwrap_or(0))),
     }
 }
 
@@ -211,6 +246,10 @@ mod tests {
         assert!(matches!(verdict, Verdict::Wait(reason) if reason.contains(text)), "{verdict:?}");
     }
 
+    fn starts(verdict: &Verdict, text: &str) {
+        assert!(matches!(verdict, Verdict::Starting(reason) if reason.contains(text)), "{verdict:?}");
+    }
+
     #[test]
     fn a_group_begins_when_all_members_are_new_and_with_the_first_one_only() {
         let all = [answer(1, false, &[]), answer(2, false, &[])];
@@ -218,13 +257,13 @@ mod tests {
         assert_eq!(members.keys().copied().collect::<Vec<_>>(), [0, 1, 2]);
         assert_eq!(members[&2], Member { raft_address: "h2:1".into(), identity: 102 });
         let all = [answer(0, false, &[]), answer(2, false, &[])];
-        waits(&judge(1, 101, "h1:1".into(), &all), "n0 is to begin");
+        starts(&judge(1, 101, "h1:1".into(), &all), "n0 is to begin");
     }
 
     #[test]
     fn an_unreachable_member_keeps_a_group_from_beginning() {
         let all = [answer(1, false, &[]), (2, "h2:1".into(), Err("refused".into()))];
-        waits(&judge(0, 100, String::new(), &all), "needs all its members");
+        starts(&judge(0, 100, String::new(), &all), "needs all its members");
     }
 
     #[test]
@@ -236,7 +275,7 @@ mod tests {
         waits(&judge(3, 7, String::new(), &all), "addPeer");
         // One that was in a group and knows nothing yet is not new either.
         let all = [answer(1, true, &[]), answer(2, false, &[])];
-        waits(&judge(0, 100, String::new(), &all), "just starting");
+        starts(&judge(0, 100, String::new(), &all), "just starting");
     }
 
     #[test]

@@ -584,7 +584,8 @@ async fn a_replica_outside_the_group_answers_hello_and_nothing_else() {
 async fn an_answer_says_nothing_about_later_requests_that_end_at_the_same_entry() {
     let first = request(1, 10);
     // What tells a follower that more is committed.
-    let second = AppendEntriesRequest { prev_log_id: Some(log_id(1, 1)), entries: Vec::new(), ..request(1, 10) };
+    let second =
+        AppendEntriesRequest { prev_log_id: Some(log_id(1, 1)), entries: Vec::new(), ..request(1, 10) };
     let input = stream::once(std::future::ready(second));
     let (mut requests, window) = window::open(first, input, replica(1).target(2)).unwrap();
     requests.next().await.unwrap();

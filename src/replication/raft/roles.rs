@@ -8,7 +8,7 @@ use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::Fatal;
 
-use super::group::Group;
+use super::group::{Group, Room};
 use super::machine::blocking;
 use super::types::Raft;
 use crate::model::Term;
@@ -26,6 +26,8 @@ const ASK_LEADER: Duration = Duration::from_millis(50);
 const CONFIRM_LIMIT: Duration = Duration::from_millis(2500);
 /// A leader that did not hear from a majority for so long says so.
 const QUORUM_LOST: Duration = Duration::from_secs(3);
+/// How long a replica may take to take over.
+const HAND_OVER_LIMIT: Duration = Duration::from_secs(3);
 /// How often leadership may move to a preferred replica.
 const PREFER_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -162,6 +164,7 @@ pub(super) async fn tend(group: Arc<Group>, raft: Raft) {
         if let Err(error) = retain(&group, &raft).await {
             tracing::error!(%error, "old segments not deleted; tried again");
         }
+        hand_over_if_full(&group, &raft).await;
         if preferred_since.elapsed() >= PREFER_INTERVAL && prefer(&group, &raft).await {
             preferred_since = tokio::time::Instant::now();
         }
@@ -202,6 +205,18 @@ async fn retain(group: &Arc<Group>, raft: &Raft) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Hands over to a replica whose disk has room when the one of this leader has none: it would only refuse messages.
+async fn hand_over_if_full(group: &Group, raft: &Raft) {
+    if !group.shared.store.is_full() || !group.role.borrow().is_leader() {
+        return;
+    }
+    // Where all are full, leading elsewhere is no better.
+    let Some(successor) = group.successor(raft, Room::Needed).await else { return };
+    if let Err(error) = group.hand_over(raft, successor, HAND_OVER_LIMIT).await {
+        tracing::warn!(%error, "a leader with a full disk is not rid of the leadership; tried again");
+    }
+}
+
 /// Hands over to a replica that is preferred and has all of the log. Returns whether it tried.
 async fn prefer(group: &Group, raft: &Raft) -> bool {
     if !group.role.borrow().is_leader() {
@@ -209,19 +224,13 @@ async fn prefer(group: &Group, raft: &Raft) -> bool {
     }
     let list = &group.settings.preferred_leaders;
     let own = list.iter().position(|id| *id == group.settings.id).unwrap_or(list.len());
-    let Some(better) = list[..own].iter().copied().find(|id| has_all(raft, *id)) else { return false };
-    if let Err(error) = group.hand_over(raft, better, Duration::from_secs(3)).await {
+    let candidates = group.candidates(raft);
+    let Some(better) = list[..own].iter().copied().find(|id| candidates.contains(id)) else { return false };
+    if group.has_room(better).await != Some(true) {
+        return false;
+    }
+    if let Err(error) = group.hand_over(raft, better, HAND_OVER_LIMIT).await {
         tracing::warn!(%error, "the preferred leader did not take over");
     }
     true
-}
-
-fn has_all(raft: &Raft, id: u64) -> bool {
-    let metrics = raft.metrics();
-    let metrics = metrics.borrow_watched();
-    let matched =
-        metrics.replication.as_ref().and_then(|replication| replication.get(&id)).copied().flatten();
-    let voter = metrics.membership_config.voter_ids().any(|voter| voter == id);
-    // Entries are always on their way under load.
-    voter && matched.is_some_and(|matched| matched.index() + 64 > metrics.last_log_index.unwrap_or(0))
 }

@@ -108,3 +108,28 @@ async fn many_senders_fill_segments_and_a_deleted_topic_starts_again() {
     cluster.assert_equal().await;
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leadership_goes_to_a_replica_that_is_there() {
+    let cluster = Cluster::start().await;
+    cluster.send("before").await.unwrap();
+    cluster.settled().await;
+    let (leader, _) = cluster.leader().await;
+    let (gone, there) = ((leader + 1) % 3, (leader + 2) % 3);
+    // One that has just gone, and one that is about to go.
+    cluster.crash(gone).await;
+    let began = tokio::time::Instant::now();
+    cluster.node(leader).replication.transfer_leader(None).await.unwrap();
+    let took = began.elapsed();
+    assert!(took < std::time::Duration::from_secs(2), "{took:?}");
+    assert_eq!(cluster.leader().await.0, there);
+    cluster.start_node(gone).await;
+    cluster.settled().await;
+    cluster.node(leader).replication.leave();
+    cluster.node(there).replication.transfer_leader(None).await.unwrap();
+    assert_eq!(cluster.leader().await.0, gone);
+    cluster.node(there).replication.leave();
+    let error = cluster.node(gone).replication.transfer_leader(None).await.unwrap_err().to_string();
+    assert!(error.contains("no other replica"), "{error}");
+    cluster.stop().await;
+}
