@@ -15,8 +15,8 @@ pub(super) const LEADER: i64 = 0;
 /// The follower that a group reads from when it is far behind, unless somebody set another one.
 const SLOW_DEFAULT: i64 = 1;
 /// How long the list of followers is used.
-const FRESH: Duration = Duration::from_secs(1);
-/// A follower that lacks more entries of the log than this gets no readers: it is down or catches up.
+const FRESH: Duration = Duration::from_millis(100);
+/// A follower that lacks more entries of the log than this gets no readers: it catches up.
 const LAG_MAX: u64 = 10_000;
 
 /// The followers that can take readers, looked at now and then.
@@ -66,8 +66,9 @@ impl Followers {
         {
             return Arc::clone(followers);
         }
-        let followers: Arc<[i64]> =
-            context.replication.status().as_ref().map(able).unwrap_or_default().into();
+        let silent_ms = context.config().raft_election_timeout_max_ms;
+        let status = context.replication.status();
+        let followers: Arc<[i64]> = status.map(|status| able(&status, silent_ms)).unwrap_or_default().into();
         *known = Some((now, Arc::clone(&followers)));
         followers
     }
@@ -108,18 +109,22 @@ pub(super) fn choose(choice: &Choice<'_>, followers: impl FnOnce() -> Arc<[i64]>
     }
 }
 
-fn able(status: &GroupStatus) -> Vec<i64> {
-    let able = status
-        .members
-        .iter()
-        .filter(|member| member.id != status.id && member.lag.is_some_and(|lag| lag <= LAG_MAX));
+/// Returns the followers that were heard from within `silent_ms`, the time after which a leader itself would count as
+/// gone, and that are not far behind.
+fn able(status: &GroupStatus, silent_ms: u64) -> Vec<i64> {
+    let able = status.members.iter().filter(|member| {
+        member.id != status.id
+            && member.heard_ms.is_some_and(|age| age < silent_ms)
+            && member.lag.is_some_and(|lag| lag <= LAG_MAX)
+    });
     able.filter_map(|member| i64::try_from(member.id).ok()?.checked_add(1)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Group;
+    use crate::model::{Group, LogIndex, PhysicalOffset, Term};
+    use crate::replication::{MemberStatus, ReplicaState};
 
     #[test]
     fn readers_go_where_the_rules_of_rocketmq_send_them() {
@@ -150,6 +155,46 @@ mod tests {
                 Choice { place, slave_read, all_from_followers: all, group: &group, cold, found, spread: 4 };
             assert_eq!(choose(&choice, || Arc::from([2, 3])), expected, "{choice:?}");
         }
+    }
+
+    #[test]
+    fn followers_that_are_silent_or_far_behind_get_no_readers() {
+        let member = |id, heard_ms, lag| MemberStatus {
+            id,
+            raft_address: String::new(),
+            voter: true,
+            matched_index: None,
+            lag,
+            heard_ms,
+        };
+        let status = GroupStatus {
+            group: "g".into(),
+            id: 0,
+            state: ReplicaState::Leader,
+            outside_reason: None,
+            term: Term(1),
+            leader: Some(0),
+            leader_address: None,
+            first_index: LogIndex(0),
+            last_index: LogIndex(9),
+            committed_index: LogIndex(9),
+            applied_index: LogIndex(9),
+            snapshot_index: None,
+            log_min: PhysicalOffset(0),
+            log_end: PhysicalOffset(0),
+            quorum_age_ms: Some(1),
+            leader_changes: 0,
+            members: vec![
+                member(0, None, Some(0)),
+                member(1, Some(299), Some(LAG_MAX)),
+                // Heard from too long ago, never, too far behind, and what a follower knows of others.
+                member(2, Some(300), Some(0)),
+                member(3, None, Some(0)),
+                member(4, Some(1), Some(LAG_MAX + 1)),
+                member(5, None, None),
+            ],
+        };
+        assert_eq!(able(&status, 300), [2], "n1 has the number 2");
     }
 
     #[test]
