@@ -12,6 +12,7 @@ mod files;
 mod group;
 mod java;
 mod load;
+mod namesrv;
 mod net;
 mod operations;
 mod settings;

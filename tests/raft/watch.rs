@@ -1,6 +1,7 @@
 //! What is looked at all the time while faults happen: the route, and reads that must not be stale.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -29,8 +30,13 @@ pub(crate) struct RouteWatch {
 
 impl RouteWatch {
     pub(crate) fn start(group: &RaftGroup) -> Self {
+        Self::start_at(group.namesrv_addr)
+    }
+
+    /// Asks another name server than ours.
+    pub(crate) fn start_at(namesrv: SocketAddr) -> Self {
         let seen = Arc::new(Mutex::new(Vec::<(Instant, String)>::new()));
-        let (namesrv, changes) = (group.namesrv_addr.to_string(), Arc::clone(&seen));
+        let (namesrv, changes) = (namesrv.to_string(), Arc::clone(&seen));
         let task = tokio::spawn(async move {
             let client = Client::new(ClientConfig::default());
             loop {
