@@ -391,7 +391,7 @@ impl Group {
 
     pub(crate) async fn transfer_leader(&self, to: Option<u64>) -> Result<(), Error> {
         let raft = self.leading()?;
-        let to = match to {
+        let wanted = match to {
             Some(id) if id == self.settings.id => return Ok(()),
             Some(id) if self.shared.membership().voter_ids().any(|voter| voter == id) => id,
             Some(id) => return Err(Error::Group(format!("n{id} has no vote in {}", self.settings.group))),
@@ -400,7 +400,12 @@ impl Group {
                 .await
                 .ok_or_else(|| Error::Group("no other replica answers and has all of the log".into()))?,
         };
-        self.hand_over(raft, to, TRANSFER_LIMIT).await
+        match self.hand_over(raft, wanted, TRANSFER_LIMIT).await? {
+            other if to.is_some_and(|to| to != other) => {
+                Err(Error::Group(format!("n{wanted} did not take over; n{other} was elected instead")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Commits what is noted. What is not committed stays noted, as long as this replica leads.
@@ -415,8 +420,9 @@ impl Group {
         }
     }
 
-    /// Hands the leadership to `to` and waits until this replica knows that it has it.
-    pub(super) async fn hand_over(&self, raft: &Raft, to: u64, limit: Duration) -> Result<(), Error> {
+    /// Hands the leadership to `to` and waits until this replica knows who has it: another one is elected if `to` does
+    /// not take it in time.
+    pub(super) async fn hand_over(&self, raft: &Raft, to: u64, limit: Duration) -> Result<u64, Error> {
         tracing::info!(peer = to, "leadership is handed over");
         // What is only noted would be forgotten.
         let _ = tokio::time::timeout(NOTES_LIMIT, self.commit_noted()).await;
@@ -424,11 +430,18 @@ impl Group {
         let _handing_over = HandingOver::begin(&self.handing_over);
         let term = self.role.borrow().term();
         raft.trigger().transfer_leader(to).await.map_err(|error| Error::Failed(error.to_string()))?;
-        let handed = raft.wait(Some(limit)).current_leader(to, "the leadership is handed over").await;
-        handed.map(|_| ()).map_err(|_| {
-            self.left_open.fetch_max(term.0, Ordering::SeqCst);
-            Error::Group(format!("n{to} did not take over within {} s", limit.as_secs()))
-        })
+        let own = self.settings.id;
+        let leads = |leader: Option<u64>| leader.filter(|leader| *leader != own);
+        let handed = raft.wait(Some(limit));
+        let handed =
+            handed.metrics(|metrics| leads(metrics.current_leader).is_some(), "another leader").await;
+        handed
+            .ok()
+            .and_then(|metrics| leads(metrics.current_leader))
+            .ok_or_else(|| {
+                self.left_open.fetch_max(term.0, Ordering::SeqCst);
+                Error::Group(format!("n{to} did not take over within {} s", limit.as_secs()))
+            })
     }
 
     /// Returns the replica that is best suited to take over, of those that answer.

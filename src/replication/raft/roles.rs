@@ -229,8 +229,10 @@ async fn prefer(group: &Group, raft: &Raft) -> bool {
     if group.has_room(better).await != Some(true) {
         return false;
     }
-    if let Err(error) = group.hand_over(raft, better, HAND_OVER_LIMIT).await {
-        tracing::warn!(%error, "the preferred leader did not take over");
+    match group.hand_over(raft, better, HAND_OVER_LIMIT).await {
+        Ok(leader) if leader == better => {}
+        Ok(leader) => tracing::warn!(peer = better, leader, "the preferred leader did not take over"),
+        Err(error) => tracing::warn!(%error, "the preferred leader did not take over"),
     }
     true
 }
