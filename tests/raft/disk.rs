@@ -7,7 +7,7 @@ use std::time::Duration;
 use quorate::env::Disk;
 use tokio::time::Instant;
 
-use super::alone;
+use super::beside_others;
 use super::failover::finish;
 use super::group::RaftGroup;
 use super::load::Load;
@@ -98,17 +98,17 @@ fn assert_survived(report: &Report, group: &RaftGroup) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_with_a_full_disk_catches_up_when_there_is_room() {
-    let _alone = alone().await;
+    let _others = beside_others().await;
     let Some((mut group, disks)) = start(1).await else { return };
     if group.leader().await == 0 {
         group.transfer(1).await.unwrap();
     }
-    let load = Load::start(&group).await;
+    let load = Load::start_large(&group).await;
     let start = Instant::now();
     disks[0].fill();
     says(&mut group, 0, "the log waits for room on the disk").await;
-    // Several segments more, without it.
-    load.ledger.grown_by(6000).await;
+    // Two segments more, at least, without it.
+    load.ledger.grown_by(800).await;
     let pause = load.ledger.longest_pause_since(start);
     disks[0].free();
     group.healthy().await;
@@ -121,7 +121,7 @@ async fn a_follower_with_a_full_disk_catches_up_when_there_is_room() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_with_a_full_disk_hands_over_to_a_replica_that_has_room() {
-    let _alone = alone().await;
+    let _others = beside_others().await;
     // The second one has no room either: only the third one will do.
     let Some((mut group, disks)) = start(2).await else { return };
     if group.leader().await != 0 {
@@ -156,7 +156,7 @@ async fn a_leader_with_a_full_disk_hands_over_to_a_replica_that_has_room() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_whose_disks_are_all_full_goes_on_when_there_is_room() {
-    let _alone = alone().await;
+    let _others = beside_others().await;
     let Some((mut group, disks)) = start(3).await else { return };
     let leader = group.leader().await;
     let load = Load::start(&group).await;

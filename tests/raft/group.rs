@@ -1,7 +1,7 @@
 //! A name server and the replicas of one group, each a process that can be killed, stopped, paused and started again.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Command as Process;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::net::Net;
-use crate::harness::{ChildProcess, wait};
+use crate::harness::{ChildProcess, broker_port, free_port, wait};
 
 /// The group, which is the brokerName.
 pub(crate) const GROUP: &str = "broker-a";
@@ -96,7 +96,7 @@ impl RaftGroup {
         };
         self.replicas.push(Replica {
             id,
-            address: SocketAddr::from((host, free_port())),
+            address: SocketAddr::from((host, broker_port())),
             raft_address: SocketAddr::from((host, free_port())),
             store: self.folder.path().join(format!("n{id}")),
             peers: String::new(),
@@ -406,14 +406,4 @@ impl Drop for RaftGroup {
         }
         self.namesrv.kill();
     }
-}
-
-/// Returns a port that nobody listens on, whose second neighbour below is free, too. It is below those that the system
-/// gives to outgoing connections: one of them could take it while the broker that it belongs to is down.
-fn free_port() -> u16 {
-    let free = |port: u16| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok();
-    let mut random = fastrand::Rng::new();
-    std::iter::repeat_with(|| random.u16(10_000..32_000))
-        .find(|port| free(*port) && free(port - 2))
-        .expect("a free port")
 }

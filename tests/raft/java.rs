@@ -7,7 +7,7 @@ use std::time::Duration;
 use quorate::env::Disk;
 
 use super::group::RaftGroup;
-use super::{alone, files, rounds};
+use super::{beside_others, files, rounds};
 use crate::harness::{ChildProcess, java_clients, wait};
 
 /// Messages of the round trip.
@@ -15,7 +15,7 @@ const MESSAGES: &str = "1500";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_java_producer_loses_nothing_acknowledged_when_leaders_are_killed() {
-    let _alone = alone().await;
+    let _others = beside_others().await;
     let Some(java) = Java::find() else { return };
     let mut group = RaftGroup::start(&["defaultTopicQueueNums=4"]).await;
     let acked = group.folder.path().join("acked");
@@ -45,7 +45,7 @@ async fn a_java_producer_loses_nothing_acknowledged_when_leaders_are_killed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_java_consumer_gets_everything_while_the_leader_is_killed() {
-    let _alone = alone().await;
+    let _others = beside_others().await;
     let Some(java) = Java::find() else { return };
     let mut group = RaftGroup::start(&["defaultTopicQueueNums=4"]).await;
     let namesrv = group.namesrv_addr.to_string();

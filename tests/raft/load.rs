@@ -20,6 +20,10 @@ use crate::harness::{Outgoing, wait};
 pub(crate) const TOPIC: &str = "Ledger";
 /// Senders, and queues of the topic.
 pub(crate) const SENDERS: usize = 8;
+/// Bodies are of any length below this.
+const FILLER: usize = 400;
+/// The same for messages of which a few hundred fill a segment.
+const LARGE_FILLER: usize = 8_000;
 /// How long a sender tries to send a message: a client's time-out.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long it waits for one replica's answer. A replica holds a send for 1 s while there is no leader.
@@ -68,11 +72,16 @@ pub(crate) struct Load {
 impl Load {
     /// Starts the senders, and waits until each has got something in.
     pub(crate) async fn start(group: &RaftGroup) -> Self {
-        Self::start_at(group.addresses()).await
+        Self::start_with(group, FILLER).await
     }
 
-    /// Starts senders that know these addresses.
-    pub(crate) async fn start_at(addresses: Vec<String>) -> Self {
+    /// Starts senders whose messages soon fill segments.
+    pub(crate) async fn start_large(group: &RaftGroup) -> Self {
+        Self::start_with(group, LARGE_FILLER).await
+    }
+
+    async fn start_with(group: &RaftGroup, filler_max: usize) -> Self {
+        let addresses = group.addresses();
         let ledger = Arc::new(Ledger::default());
         let (stop, stopping) = watch::channel(false);
         let senders = (0..SENDERS)
@@ -81,7 +90,8 @@ impl Load {
                     Client::new(ClientConfig { connect_timeout: CONNECT, ..ClientConfig::default() });
                 let (ledger, addresses) = (Arc::clone(&ledger), addresses.clone());
                 let home = number % addresses.len();
-                let sender = Sender { number, client, addresses, home, at: home, away: 0, ledger };
+                let sender =
+                    Sender { number, client, addresses, home, at: home, away: 0, filler_max, ledger };
                 tokio::spawn(sender.run(stopping.clone()))
             })
             .collect();
@@ -169,16 +179,16 @@ impl Ledger {
     }
 }
 
-/// The body of a message.
-pub(crate) fn body(sender: usize, number: usize) -> String {
-    format!("{sender}-{number} {}", "x".repeat(number % 400))
+/// The body of a message: who sent it, and its length, so that a part of it is not taken for the whole.
+pub(crate) fn body(sender: usize, number: usize, filler: usize) -> String {
+    format!("{sender}-{number}-{filler} {}", "x".repeat(filler))
 }
 
 /// The sender and number of a body, if it is one that was sent.
 pub(crate) fn parse(text: &str) -> Option<(usize, usize)> {
-    let (sender, number) = text.split(' ').next()?.split_once('-')?;
-    let (sender, number) = (sender.parse().ok()?, number.parse().ok()?);
-    (body(sender, number) == text).then_some((sender, number))
+    let mut head = text.split(' ').next()?.split('-').map(|part| part.parse().ok());
+    let (sender, number, filler) = (head.next()??, head.next()??, head.next()??);
+    (body(sender, number, filler) == text).then_some((sender, number))
 }
 
 struct Sender {
@@ -190,6 +200,7 @@ struct Sender {
     at: usize,
     /// Messages since it left home.
     away: u32,
+    filler_max: usize,
     ledger: Arc<Ledger>,
 }
 
@@ -208,7 +219,7 @@ impl Sender {
     }
 
     async fn send(&mut self, number: usize) -> Sent {
-        let text = body(self.number, number);
+        let text = body(self.number, number, number * 1013 % self.filler_max);
         let message = Outgoing {
             topic: TOPIC,
             queue_id: i32::try_from(self.number).expect("few senders"),

@@ -19,13 +19,19 @@ mod settings;
 mod verify;
 mod watch;
 
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// One group at a time: the tests measure how long clients wait.
-static ALONE: Mutex<()> = Mutex::const_new(());
+/// Held by each test with a group.
+static GROUPS: RwLock<()> = RwLock::const_new(());
 
-async fn alone() -> MutexGuard<'static, ()> {
-    ALONE.lock().await
+/// Waits until no other group runs: for tests that measure how long clients wait.
+async fn alone() -> RwLockWriteGuard<'static, ()> {
+    GROUPS.write().await
+}
+
+/// Waits until nobody measures: for tests that bear other groups beside theirs.
+async fn beside_others() -> RwLockReadGuard<'static, ()> {
+    GROUPS.read().await
 }
 
 /// Returns a number from the environment.

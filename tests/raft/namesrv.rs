@@ -25,12 +25,12 @@ const PAUSE: Duration = Duration::from_secs(2);
 
 /// Apache RocketMQ's name server, of the release in the peer kit.
 struct ApacheNamesrv {
-    _process: ChildProcess,
+    process: ChildProcess,
     address: SocketAddr,
 }
 
 impl ApacheNamesrv {
-    /// Starts one in `folder`; `None` if it cannot be had, which in CI is an error.
+    /// Begins to start one in `folder`; `None` if it cannot be had, which in CI is an error.
     fn start(folder: &std::path::Path) -> Option<Self> {
         let kit = source_path("tests/compat/open-in-java");
         let fetched = Process::new(kit).arg("fetch").output().expect("bash runs");
@@ -59,9 +59,12 @@ impl ApacheNamesrv {
             .arg(jars.join("lib/*"))
             .args(["org.apache.rocketmq.namesrv.NamesrvStartup", "-c"])
             .arg(file);
-        let mut process = ChildProcess::start("Apache's name server", &mut java);
-        process.wait_for_line("boot success", Duration::from_secs(60));
-        Some(Self { _process: process, address })
+        Some(Self { process: ChildProcess::start("Apache's name server", &mut java), address })
+    }
+
+    /// Waits until it serves.
+    fn booted(&mut self) {
+        self.process.wait_for_line("boot success", Duration::from_secs(60));
     }
 }
 
@@ -95,10 +98,12 @@ async fn shown(group: &RaftGroup, namesrvs: [SocketAddr; 2], leader: usize) {
 async fn apaches_name_server_follows_the_leader_as_ours_does() {
     let _alone = alone().await;
     let mut group = RaftGroup::prepare(None, &[]).await;
-    let Some(apache) = ApacheNamesrv::start(group.folder.path()) else { return };
+    let Some(mut apache) = ApacheNamesrv::start(group.folder.path()) else { return };
     let namesrvs = [group.namesrv_addr, apache.address];
     group.register_at(apache.address);
+    // Meanwhile; who does not find it tries again.
     group.start_all().await;
+    apache.booted();
     let load = Load::start(&group).await;
     let watches = namesrvs.map(RouteWatch::start_at);
     for kill in [true, false] {

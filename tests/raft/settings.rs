@@ -5,7 +5,7 @@ use std::time::Duration;
 use quorate::env::Disk;
 use quorate::remoting::{Client, ClientConfig, Command, RequestCode};
 
-use super::alone;
+use super::beside_others;
 use super::group::RaftGroup;
 use crate::harness::wait;
 
@@ -38,7 +38,7 @@ fn write(group: &RaftGroup, replica: usize, text: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_setting_of_the_group_is_found_on_all_replicas_though_the_leader_dies_at_once() {
-    let _alone = alone().await;
+    let _others = beside_others().await;
     let mut group = RaftGroup::prepare(None, &[]).await;
     for replica in 0..3 {
         write(&group, replica, "# kept\nbrokerPermission=6\n");
