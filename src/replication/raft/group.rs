@@ -435,13 +435,10 @@ impl Group {
         let handed = raft.wait(Some(limit));
         let handed =
             handed.metrics(|metrics| leads(metrics.current_leader).is_some(), "another leader").await;
-        handed
-            .ok()
-            .and_then(|metrics| leads(metrics.current_leader))
-            .ok_or_else(|| {
-                self.left_open.fetch_max(term.0, Ordering::SeqCst);
-                Error::Group(format!("n{to} did not take over within {} s", limit.as_secs()))
-            })
+        handed.ok().and_then(|metrics| leads(metrics.current_leader)).ok_or_else(|| {
+            self.left_open.fetch_max(term.0, Ordering::SeqCst);
+            Error::Group(format!("n{to} did not take over within {} s", limit.as_secs()))
+        })
     }
 
     /// Returns the replica that is best suited to take over, of those that answer.
