@@ -125,11 +125,12 @@ impl Faults {
         if self.sync_fails.load(Ordering::Relaxed) {
             return Err(io::Error::from(rustix::io::Errno::IO));
         }
-        self.change()?;
         let wait = self.sync_ms.load(Ordering::Relaxed);
         if wait > 0 {
             std::thread::sleep(Duration::from_millis(wait));
         }
+        // A process that died meanwhile did not get to know that it was synced.
+        self.change()?;
         self.syncs.fetch_add(1, Ordering::Relaxed);
         let Some(unsynced) = &mut *self.unsynced() else { return Ok(true) };
         match file {

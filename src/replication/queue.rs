@@ -238,3 +238,80 @@ impl AppendQueue {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Group, QueueId, QueueOffset};
+
+    fn draft() -> Draft {
+        let host = "127.0.0.1:1".parse().unwrap();
+        Draft::new(&crate::message::Message {
+            topic: "T",
+            queue_id: 0,
+            flag: 0,
+            sys_flag: crate::message::SysFlag(0),
+            born_timestamp: 1,
+            born_host: host,
+            store_host: host,
+            reconsume_times: 0,
+            prepared_transaction_offset: 0,
+            body: b"m",
+            properties: "",
+        })
+        .unwrap()
+    }
+
+    fn commit(group: &str) -> MetadataCommand {
+        MetadataCommand::CommitOffset {
+            group: Group::new(group),
+            topic: Topic::new("T"),
+            queue_id: QueueId(0),
+            offset: QueueOffset(1),
+        }
+    }
+
+    fn queue() -> AppendQueue {
+        AppendQueue::new(QueueLimits { bytes_max: 1 << 20, wait_max: Duration::from_secs(1) })
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_is_answered() {
+        let queue = queue();
+        let draft_pending = queue.put(Term(1), draft(), None).await.unwrap();
+        let change_pending = queue.change(Term(1), commit("G")).unwrap();
+        queue.refuse();
+        assert!(matches!(draft_pending.committed().await, Err(Error::Stopped)));
+        assert!(matches!(change_pending.committed().await, Err(Error::Stopped)));
+        assert!(matches!(queue.put(Term(1), draft(), None).await, Err(Error::Stopped)));
+        assert!(queue.take_async(1000).await.is_none());
+        assert_eq!(queue.bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn changes_count_with_their_encoded_bytes() {
+        let queue = queue();
+        for number in 0..100 {
+            drop(queue.change(Term(1), commit(&format!("G{number}"))).unwrap());
+            drop(queue.put(Term(1), draft(), Some(commit("G"))).await.unwrap());
+        }
+        let mut taken = 0;
+        while taken < 200 {
+            let items = queue.take_async(1000).await.unwrap();
+            let mut drafts = 0;
+            let mut commands = Vec::new();
+            for item in &items {
+                match item {
+                    Queued::Draft { draft, command, .. } => {
+                        drafts += draft.len();
+                        commands.extend(command.clone());
+                    }
+                    Queued::Change { command, .. } => commands.push(command.clone()),
+                    Queued::Forget(_) => unreachable!("none was put in"),
+                }
+            }
+            assert!(drafts + encode_commands(&commands).len() <= 1000);
+            taken += items.len();
+        }
+    }
+}
