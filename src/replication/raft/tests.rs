@@ -7,8 +7,6 @@ mod install;
 mod retention;
 mod schedules;
 
-use std::sync::atomic::Ordering;
-
 use cluster::{Cluster, Shape, draft, eventually};
 
 use crate::metadata::MetadataCommand;
@@ -58,27 +56,6 @@ async fn a_first_start_that_loses_power_anywhere_is_done_again() {
         cluster.stop().await;
     };
     futures_util::future::join_all((1..=14).map(first_start)).await;
-}
-
-/// The others are marked as members of a group of which nothing is left.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_group_whose_first_entry_is_lost_begins_again() {
-    let cluster = Cluster::new(Shape::default());
-    for id in [1, 2, 0] {
-        cluster.start_node(id).await;
-    }
-    let node = cluster.node(0);
-    let joined = |id| cluster.node(id).group().replica.lock().unwrap().joined;
-    node.faults.sync_ms.store(300, Ordering::Relaxed);
-    eventually("it is marked", || joined(0).then_some(())).await;
-    node.faults.sync_ms.store(1500, Ordering::Relaxed);
-    eventually("the others are marked", || (joined(1) && joined(2)).then_some(())).await;
-    drop(node);
-    cluster.lose_power(0, || true).await;
-    cluster.start_node(0).await;
-    cluster.send_surely("T", "m").await;
-    cluster.assert_equal().await;
-    cluster.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
