@@ -112,6 +112,8 @@ pub(super) struct StateImage {
     pub(super) metadata: MetadataImage,
     /// Next offsets by topic, in the order of the queues.
     queues: Vec<(String, Vec<u64>)>,
+    /// Topics that were deleted behind the first segment's snapshot, and where: its offsets of theirs do not count.
+    forgotten: Vec<(String, u64)>,
 }
 
 impl StateImage {
@@ -132,7 +134,20 @@ impl StateImage {
             membership: membership_to_bytes(membership.membership()),
             metadata,
             queues: Vec::new(),
+            forgotten: Vec::new(),
         }
+    }
+
+    /// Adds which topics were deleted, and where.
+    pub(super) fn with_forgotten(mut self, forgotten: &[(Topic, PhysicalOffset)]) -> Self {
+        self.forgotten = forgotten.iter().map(|(topic, at)| (topic.as_str().to_owned(), at.0)).collect();
+        self
+    }
+
+    /// Returns which topics were deleted from `base` on, and where.
+    pub(super) fn forgotten_since(&self, base: PhysicalOffset) -> Vec<(Topic, PhysicalOffset)> {
+        let since = self.forgotten.iter().filter(|(_, at)| *at >= base.0);
+        since.map(|(topic, at)| (Topic::new(topic), PhysicalOffset(*at))).collect()
     }
 
     /// Adds where the queues stand.

@@ -27,7 +27,7 @@ use super::{roles, wire};
 use crate::env::{Clock, Disk, Random};
 use crate::metadata::{Metadata, MetadataCommand, MetadataImage};
 use crate::metrics::Histogram;
-use crate::model::{LogIndex, PhysicalOffset, Term, system_topic};
+use crate::model::{LogIndex, PhysicalOffset, Term};
 use crate::replication::pending::{PendingAppend, PendingChange};
 use crate::replication::queue::{AppendQueue, encoded_len};
 use crate::replication::{
@@ -830,6 +830,7 @@ fn open(
     let tables = image.as_ref().map_or_else(MetadataImage::default, |image| image.metadata.clone());
     metadata.restore(&tables).map_err(io::Error::other)?;
     let committed = files.committed();
+    let forgotten = image.as_ref().map(|image| image.forgotten_since(min)).unwrap_or_default();
     let options = EntryOptions {
         sync,
         committed: PhysicalOffset(image.as_ref().map_or(0, |image| image.position)),
@@ -839,10 +840,7 @@ fn open(
         queues: floor
             .iter()
             .flat_map(StateImage::seeds)
-            .filter(|seed| {
-                let own = seed.topic.as_str() == system_topic::RAFT_LOG;
-                own || metadata.topics().get(&seed.topic).is_some()
-            })
+            .filter(|seed| forgotten.iter().all(|(topic, _)| *topic != seed.topic))
             .collect(),
         before: floor.as_ref().and_then(StateImage::last_entry),
         restart_at,

@@ -54,6 +54,8 @@ struct Applied {
     /// End of the last applied entry.
     end: PhysicalOffset,
     membership: StoredMembership,
+    /// Topics that were deleted behind the first segment's snapshot, and where.
+    forgotten: Vec<(Topic, PhysicalOffset)>,
     /// Clock's reading at the last image.
     imaged: Instant,
 }
@@ -73,6 +75,7 @@ impl Shared {
             crc: image.map_or(0, |image| image.crc),
             end: PhysicalOffset(image.map_or(0, |image| image.position)),
             membership: image.map(StateImage::membership).transpose()?.unwrap_or_default(),
+            forgotten: image.map(|image| image.forgotten_since(store.log().min())).unwrap_or_default(),
             imaged: clock.instant(),
         };
         let floor = Mutex::new(store.log().min());
@@ -133,6 +136,7 @@ impl Shared {
             &applied.membership,
             self.metadata.image(),
         )
+        .with_forgotten(&applied.forgotten)
     }
 
     /// Saves the snapshot of the segment at `base`, in which the next entry stands.
@@ -255,6 +259,12 @@ impl Machine {
     /// Removes the queues of deleted topics.
     async fn forget(&self, head: &EntryHead<'_>) -> io::Result<()> {
         let topics: Vec<Topic> = head.forgotten.iter().map(|topic| Topic::new(topic)).collect();
+        {
+            let min = self.shared.store.log().min();
+            let mut applied = self.shared.lock();
+            applied.forgotten.retain(|(_, at)| *at >= min);
+            applied.forgotten.extend(topics.iter().map(|topic| (topic.clone(), head.position)));
+        }
         let (shared, committer) = (Arc::clone(&self.shared), Arc::clone(&self.committer));
         with_room(move || {
             shared.save_image()?;

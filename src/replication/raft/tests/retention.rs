@@ -24,7 +24,6 @@ fn empty_disk(node: &Node) {
     node.faults.used_percent.store(10, Ordering::Relaxed);
 }
 
-/// Queues go on where they were only if their topic is in the tables.
 async fn make_topic(cluster: &Cluster, topic: &str) {
     let (leader, _) = cluster.leader().await;
     let replication = cluster.node(leader).replication.clone();
@@ -90,6 +89,50 @@ async fn a_replica_that_is_behind_the_first_segment_catches_up_and_queues_withou
     cluster.send_surely("New", "m").await;
     cluster.assert_equal().await;
     assert_eq!(max_offset(&cluster.node(away), "Quiet"), 9);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_topic_begins_at_zero_though_a_snapshot_knows_it() {
+    let cluster = Cluster::start_with(shape()).await;
+    for topic in ["Gone", "Stays"] {
+        cluster.send_surely(topic, "m").await;
+        cluster.send_surely(topic, "m").await;
+    }
+    send_many(&cluster, "T", 70).await;
+    cluster.settled().await;
+    for id in 0..3 {
+        fill_disk(&cluster.node(id));
+        wait_for_deletion(&cluster.node(id)).await;
+        empty_disk(&cluster.node(id));
+    }
+    let restart = async || {
+        cluster.settled().await;
+        for id in 0..3 {
+            cluster.crash(id).await;
+        }
+        for id in 0..3 {
+            cluster.start_node(id).await;
+        }
+        cluster.leader().await;
+    };
+    // Queues without messages go on where they were, whether their topic is in the tables or not.
+    restart().await;
+    let (leader, _) = cluster.leader().await;
+    assert_eq!(max_offset(&cluster.node(leader), "Gone"), 2);
+    let replication = cluster.node(leader).replication.clone();
+    let delete = MetadataCommand::DeleteTopic(Topic::new("Gone"));
+    replication.change(replication.permit().unwrap(), delete).unwrap().committed().await.unwrap();
+    drop(replication);
+    make_topic(&cluster, "Gone").await;
+    restart().await;
+    for (topic, next) in [("Gone", 1), ("Stays", 3)] {
+        cluster.send_surely(topic, "m").await;
+        cluster.settled().await;
+        for id in 0..3 {
+            assert_eq!(max_offset(&cluster.node(id), topic), next, "{topic} at n{id}");
+        }
+    }
     cluster.stop().await;
 }
 
