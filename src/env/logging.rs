@@ -2,10 +2,11 @@
 
 use tracing_subscriber::EnvFilter;
 
-/// What is logged unless `RUST_LOG` says otherwise: `info` and above, of openraft its errors, without the two places
-/// that call it an error when another replica's request comes in while this one stops. A Raft core that ends for
-/// another reason is reported elsewhere.
-const FILTER: &str = "info,openraft=error,openraft::raft::raft_inner=off,openraft::raft::stream_append=off";
+/// What is logged unless `RUST_LOG` says otherwise: `info` and above, of openraft its errors, without the places that
+/// call it an error when a request of another replica, or its answer to a heartbeat, comes in while this one stops. A
+/// Raft core that ends for another reason is reported elsewhere.
+const FILTER: &str = "info,openraft=error,openraft::raft::raft_inner=off,openraft::raft::stream_append=off,\
+     openraft::core::heartbeat::worker=off";
 
 /// Sends log lines to standard error, `info` and above unless `RUST_LOG` says otherwise. Only the first call counts.
 pub fn start_logging() {
