@@ -7,7 +7,7 @@
 
 use std::future::{pending, poll_fn};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -57,6 +57,8 @@ pub(crate) struct Forward {
     own: String,
     lanes: [Client; LANES],
     room: Arc<Semaphore>,
+    /// When a request of a client was last handed on.
+    used: Mutex<Option<Instant>>,
 }
 
 /// A request that looks for its leader.
@@ -107,7 +109,13 @@ impl Forward {
             own,
             lanes: std::array::from_fn(|_| Client::new(ClientConfig::default())),
             room: Arc::new(Semaphore::new(ROOM_KIB)),
+            used: Mutex::default(),
         }
+    }
+
+    /// Whether clients sent here, in this time, what the leader should have.
+    pub(crate) fn is_used_within(&self, time: Duration) -> bool {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|used| used.elapsed() < time)
     }
 
     /// Takes a request in that arrived at `arrived`; an error if too many are here already.
@@ -228,6 +236,9 @@ impl Forward {
         term: Term,
         role: &mut watch::Receiver<Role>,
     ) -> Handed {
+        if errand.forwarded.is_none() {
+            *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        }
         let left = errand.leader_until.saturating_duration_since(Instant::now()).max(RETRY_INTERVAL);
         let connection = tokio::select! {
             connected = self.lanes[errand.lane].connect(leader, left) => match connected {

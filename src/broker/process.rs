@@ -8,6 +8,7 @@ use std::task::Poll;
 
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use super::http::Endpoints;
 use super::start::{Running, start};
@@ -35,7 +36,8 @@ struct Options {
     overrides: Vec<String>,
 }
 
-/// Runs the program with its arguments, the first of which is its name, until SIGTERM or SIGINT.
+/// Runs the program with its arguments, the first of which is its name, until SIGTERM, which is patient with clients, or
+/// SIGINT, which is not; neither is a second signal.
 pub fn run_main(args: Vec<OsString>) -> ExitCode {
     let options = match Options::try_parse_from(args) {
         Ok(options) => options,
@@ -119,14 +121,18 @@ async fn serve(configs: Vec<Loaded<BrokerConfig>>) -> Result<(), String> {
                 running.push(broker);
             }
             Err(error) => {
-                stop(running).await?;
+                stop(running, watch::channel(true).1).await?;
                 return Err(format!("broker {name}: {error}"));
             }
         }
     }
+    let (hurry, hurried) = watch::channel(false);
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
-        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+        _ = interrupt.recv() => {
+            tracing::info!("SIGINT: stopping");
+            hurry.send_replace(true);
+        }
         reason = any_failed(&running) => {
             // Nothing may be written any more, so there is nothing to close: the next start recovers. Waiting for
             // threads would wait for the disk that failed.
@@ -135,7 +141,18 @@ async fn serve(configs: Vec<Loaded<BrokerConfig>>) -> Result<(), String> {
         }
     }
     endpoints.stopping();
-    let stopped = stop(running).await;
+    let mut stopping = Box::pin(stop(running, hurried));
+    let stopped = tokio::select! {
+        stopped = &mut stopping => stopped,
+        _ = terminate.recv() => {
+            hurry.send_replace(true);
+            stopping.await
+        }
+        _ = interrupt.recv() => {
+            hurry.send_replace(true);
+            stopping.await
+        }
+    };
     endpoints.close().await;
     stopped
 }
@@ -157,9 +174,11 @@ async fn any_failed(running: &[Running]) -> String {
 }
 
 /// Stops all at the same time: each may wait for another replica to take over what it leads.
-async fn stop(running: Vec<Running>) -> Result<(), String> {
-    let stopping: Vec<_> =
-        running.into_iter().map(|broker| (broker.address(), tokio::spawn(broker.stop()))).collect();
+async fn stop(running: Vec<Running>, hurry: watch::Receiver<bool>) -> Result<(), String> {
+    let stopping: Vec<_> = running
+        .into_iter()
+        .map(|broker| (broker.address(), tokio::spawn(broker.leave(hurry.clone()))))
+        .collect();
     let mut result = Ok(());
     for (address, stopped) in stopping {
         let stopped = match stopped.await {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::clients::Clients;
 use super::commits::{self, Commits};
@@ -26,7 +27,7 @@ use crate::env::{Clock, Disk};
 use crate::metadata::{self, Metadata, MetadataCommand};
 use crate::model::{Perm, Topic, TopicConfig, system_topic};
 use crate::remoting::{Client, ClientConfig, Server, ServerConfig};
-use crate::replication::{self, GroupSettings, LeaderPermit, QueueLimits, Replication};
+use crate::replication::{self, GroupSettings, LeaderPermit, QueueLimits, Replication, Role};
 use crate::store::{self, Event, Listener, Retention, Store, StoreConfig};
 
 /// How often clients that were not heard of are looked for, as Java's `ClientHousekeepingService`.
@@ -36,6 +37,10 @@ const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);
 const TOPICS_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the new leader has to register before the old one takes its registration back.
 const HAND_OVER_SETTLES: Duration = Duration::from_millis(300);
+/// How long nobody may have sent by an old route before a replica stops.
+const OLD_ROUTES_QUIET: Duration = Duration::from_secs(2);
+/// Time between two looks whether anybody does.
+const OLD_ROUTES_LOOK: Duration = Duration::from_millis(50);
 /// How long another replica may take to become leader before this one stops all the same.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -206,11 +211,17 @@ impl Running {
         }
     }
 
-    /// Hands leadership over if this is the leader of a group, takes the registration back, answers what is under way,
-    /// writes what is queued, and closes the store.
+    /// Stops without waiting for clients to know of it.
     pub async fn stop(self) -> Result<(), replication::Error> {
+        self.leave(watch::channel(true).1).await
+    }
+
+    /// Hands leadership over if this is the leader of a group, serves old routes until `hurry` is true, takes the
+    /// registration back, answers what is under way, writes what is queued, and closes the store.
+    pub async fn leave(self, hurry: watch::Receiver<bool>) -> Result<(), replication::Error> {
         self.broker.context.replication.leave();
         self.hand_leadership_over().await;
+        self.serve_old_routes(hurry).await;
         self.stop.send_replace(true);
         self.broker.pulls.holds.wake_all();
         let _ = self.registration.await;
@@ -238,6 +249,29 @@ impl Running {
             }
             Ok(Err(error)) => tracing::warn!(%error, "leadership not handed over; the others elect"),
             Err(_) => tracing::warn!("leadership not handed over in time; the others elect"),
+        }
+    }
+}
+
+impl Running {
+    /// Goes on handing requests to the leader for the clients that do not know of it yet: a producer looks at its route
+    /// every 30 s, and knows no other address of the group.
+    async fn serve_old_routes(&self, mut hurry: watch::Receiver<bool>) {
+        let context = &self.broker.context;
+        let until = Instant::now() + Duration::from_millis(context.config().raft_leave_wait_ms);
+        let is_needed = || {
+            let role = context.role();
+            let has_leader = matches!(&*role.borrow(), Role::Follower { leader: Some(_), .. });
+            has_leader && self.broker.forward.is_used_within(OLD_ROUTES_QUIET)
+        };
+        if context.is_in_group() && is_needed() {
+            tracing::info!("clients still send here what the leader should have; stopping when they know it");
+        }
+        while context.is_in_group() && Instant::now() < until && is_needed() {
+            tokio::select! {
+                _ = hurry.wait_for(|hurry| *hurry) => return,
+                () = tokio::time::sleep(OLD_ROUTES_LOOK) => {}
+            }
         }
     }
 }

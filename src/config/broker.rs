@@ -493,6 +493,9 @@ settings! {
         raft_offset_commit_interval_ms: u64 = 100,
         /// How long a send waits for a leader while there is none.
         raft_leader_wait_ms: u64 = 1_000,
+        /// How long a replica that is asked to stop goes on serving clients which still send to it what its leader should
+        /// have. Longer than the time between two looks of a client at its route, which is 30 s if nothing else is set.
+        raft_leave_wait_ms: u64 = 32_000,
         /// The leader sends all pulls to followers, not only those of readers far behind.
         raft_read_from_followers: bool = false,
         /// A follower asks the leader for its position before each pull, so that it never shows less than what was

@@ -109,6 +109,7 @@ fn check_numbers(config: &BrokerConfig) -> Result<(), Refused> {
         ("raftElectionTimeoutMaxMs", config.raft_election_timeout_max_ms, 1),
         ("raftOffsetCommitIntervalMs", config.raft_offset_commit_interval_ms, 1),
         ("raftLeaderWaitMs", config.raft_leader_wait_ms, 0),
+        ("raftLeaveWaitMs", config.raft_leave_wait_ms, 0),
     ];
     for (key, value, least) in times {
         if !(least..=TIME_MAX_MS).contains(&value) {

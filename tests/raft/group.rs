@@ -168,6 +168,8 @@ impl RaftGroup {
                 "maxTransferCountOnMessageInDisk=1000".to_owned(),
                 "maxTransferBytesOnMessageInMemory=1048576".to_owned(),
                 "maxTransferBytesOnMessageInDisk=1048576".to_owned(),
+                // Senders that go on as long as a replica serves them would hold up each stop.
+                "raftLeaveWaitMs=1500".to_owned(),
             ])
             .args(&self.overrides);
         let name = format!("n{id}");
@@ -201,11 +203,16 @@ impl RaftGroup {
 
     /// Stops a replica with SIGTERM; it must end well.
     pub(crate) async fn terminate(&mut self, replica: usize) {
-        self.replicas[replica].take().signal(Signal::TERM);
+        self.begin_to_terminate(replica);
         self.terminated(replica).await;
     }
 
-    async fn terminated(&mut self, replica: usize) {
+    pub(crate) fn begin_to_terminate(&mut self, replica: usize) {
+        self.replicas[replica].take().signal(Signal::TERM);
+    }
+
+    /// Waits until a replica has ended that was asked to.
+    pub(crate) async fn terminated(&mut self, replica: usize) {
         let replica = &mut self.replicas[replica];
         let process = replica.process.as_mut().expect("the replica runs");
         let status = wait("the end of a replica after SIGTERM", async || process.ended()).await;
@@ -217,7 +224,7 @@ impl RaftGroup {
     pub(crate) async fn terminate_all(&mut self) {
         let running: Vec<_> = (0..self.replicas.len()).filter(|replica| self.is_running(*replica)).collect();
         for replica in &running {
-            self.replicas[*replica].take().signal(Signal::TERM);
+            self.begin_to_terminate(*replica);
         }
         for replica in running {
             self.terminated(replica).await;

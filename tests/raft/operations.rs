@@ -9,10 +9,10 @@ use tokio::time::Instant;
 use super::failover::{assert_clean, finish};
 use super::figures::{self, Times};
 use super::group::{GROUP, RaftGroup};
-use super::load::Load;
+use super::load::{Load, TOPIC};
 use super::watch::{ReadWatch, RouteWatch};
 use super::{alone, rounds};
-use crate::harness::wait;
+use crate::harness::{Outgoing, Peer, wait};
 
 /// How long nobody may be acknowledged while the leadership moves because somebody wants it to.
 const PLANNED_PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -45,6 +45,37 @@ async fn a_rolling_restart_fails_no_send() {
     assert_clean(&report, &group);
     assert_eq!(report.failed, 0, "sends failed");
     assert!(pause < PLANNED_PAUSE_MAX, "nobody was acknowledged for {pause:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_stops_serves_producers_until_they_know_the_new_one() {
+    let mut group = RaftGroup::start(&["raftLeaveWaitMs=60000"]).await;
+    let load = Load::start(&group).await;
+    load.ledger.grown_by(1).await;
+    load.stop().await;
+    let old = group.healthy().await;
+    // A stock producer: until its next look at the route it knows this address only.
+    let producer = Peer::new(group.replicas[old].address);
+    let send = async || {
+        let message = Outgoing { topic: TOPIC, body: b"by an old route", ..Outgoing::default() };
+        producer.call(message.v2()).await.code
+    };
+    assert_eq!(send().await, 0);
+    group.begin_to_terminate(old);
+    wait("a new leader", async || {
+        assert_eq!(send().await, 0);
+        let statuses = group.statuses().await;
+        statuses.iter().any(|(replica, status)| *replica != old && status.state == "LEADER").then_some(())
+    })
+    .await;
+    let until = Instant::now() + Duration::from_secs(4);
+    while Instant::now() < until {
+        assert_eq!(send().await, 0);
+    }
+    let silent = Instant::now();
+    group.terminated(old).await;
+    assert!(silent.elapsed() < Duration::from_secs(15), "it waits for nobody");
+    assert!(group.errors().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -101,7 +101,7 @@ impl Child {
         let running = self.process.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         if let Some(pid) = running {
             // It may end by itself this very moment, which is fine.
-            let _ = rustix::process::kill_process(pid, Signal::TERM);
+            let _ = rustix::process::kill_process(pid, Signal::INT);
         }
         let ended = timeout(within, self.process.wait()).await;
         if ended.is_err() {
@@ -166,7 +166,7 @@ pub fn follow_parent() {
     let Some(parent) = std::env::var(PARENT_VARIABLE).ok().and_then(|text| text.parse::<i32>().ok()) else {
         return;
     };
-    let asked = rustix::process::set_parent_process_death_signal(Some(Signal::TERM));
+    let asked = rustix::process::set_parent_process_death_signal(Some(Signal::INT));
     // The parent may have gone before the kernel was told.
     let is_orphan = rustix::process::getppid().map(Pid::as_raw_nonzero).map(i32::from) != Some(parent);
     if asked.is_err() || is_orphan {
@@ -210,7 +210,7 @@ mod tests {
     #[tokio::test]
     async fn a_child_stops_when_it_is_asked() {
         let folder = tempfile::tempdir().unwrap();
-        let script = "trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 0.01; done";
+        let script = "trap 'echo bye; exit 0' INT; echo ready; while :; do sleep 0.01; done";
         let child = Child::start(shell(script, folder.path())).unwrap();
         let log = folder.path().join("logs/broker.log");
         while Disk::real().read(&log).unwrap() != b"ready\n" {
@@ -223,7 +223,7 @@ mod tests {
     #[tokio::test]
     async fn a_child_that_does_not_stop_is_killed() {
         let folder = tempfile::tempdir().unwrap();
-        let script = "trap '' TERM; echo ready; while :; do sleep 0.01; done";
+        let script = "trap '' INT; echo ready; while :; do sleep 0.01; done";
         let child = Child::start(shell(script, folder.path())).unwrap();
         while Disk::real().read(&folder.path().join("logs/broker.log")).unwrap().is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
