@@ -31,6 +31,9 @@ const REQUEST_BYTES: usize = 1 << 20;
 /// Time between two looks at a damaged entry that is to be mended.
 const MEND_LOOK: Duration = Duration::from_millis(50);
 
+/// How long entries that were taken back are waited for by whoever still wants to send them.
+const TAKEN_BACK_LIMIT: Duration = Duration::from_secs(10);
+
 /// The log of one replica; clones read the same log.
 #[derive(Debug, Clone)]
 pub(super) struct Log(Arc<Inner>);
@@ -169,12 +172,25 @@ impl RaftLogReader<Types> for Log {
         if start >= end {
             return Ok(Vec::new());
         }
-        let entries = self.read(start, end, REQUEST_BYTES, Check::Whole).await?;
-        if entries.first().is_none_or(|first| first.log_id.index() != start) {
-            // Never a shifted or an empty range: openraft would take it for the one that it asked for.
-            return Err(io::Error::new(io::ErrorKind::NotFound, format!("entry {start} is not in the log")));
+        let deadline = tokio::time::Instant::now() + TAKEN_BACK_LIMIT;
+        loop {
+            let entries = self.read(start, end, REQUEST_BYTES, Check::Whole).await?;
+            if entries.first().is_some_and(|first| first.log_id.index() == start) {
+                return Ok(entries);
+            }
+            // A leader that was just replaced takes entries back that it was still sending. openraft is about to cancel
+            // that, and would end this replica over an error.
+            let is_behind_the_end = self.0.entries.last().is_none_or(|last| last.index.0 < start);
+            let stopped = self.0.stopped.load(Ordering::SeqCst);
+            if !is_behind_the_end || stopped || tokio::time::Instant::now() >= deadline {
+                // Never a shifted or an empty range: openraft would take it for the one that it asked for.
+                return Err(io::Error::new(
+                    io::ErrorKind::NotFound,
+                    format!("entry {start} is not in the log"),
+                ));
+            }
+            tokio::time::sleep(MEND_LOOK).await;
         }
-        Ok(entries)
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {

@@ -2,16 +2,18 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use openraft::storage::{EntryResponder, RaftStateMachine};
+use openraft::entry::RaftEntry;
+use openraft::storage::{EntryResponder, RaftLogStorage, RaftLogStorageExt, RaftStateMachine};
 use openraft::testing::log::{StoreBuilder, Suite};
-use openraft::{OptionalSend, RaftSnapshotBuilder, StorageError};
+use openraft::{OptionalSend, RaftLogReader, RaftSnapshotBuilder, StorageError};
 
 use super::files::Files;
 use super::log::Log;
-use super::types::{Image, LogId, Snapshot, SnapshotMeta, StoredMembership, Types};
+use super::types::{Entry, Image, LogId, Payload, Snapshot, SnapshotMeta, StoredMembership, Types, log_id};
 use crate::env::{Clock, Disk};
 use crate::store::{EntryOptions, Listener, Store, StoreConfig};
 
@@ -52,7 +54,6 @@ impl RaftStateMachine<Types> for Counter {
     where
         S: Stream<Item = io::Result<EntryResponder<Types>>> + Unpin + OptionalSend,
     {
-        use openraft::entry::RaftEntry;
         while let Some(next) = entries.next().await {
             let (entry, _) = next?;
             self.last = Some(entry.log_id);
@@ -97,4 +98,19 @@ impl RaftSnapshotBuilder<Types> for Counter {
 #[tokio::test(flavor = "multi_thread")]
 async fn openrafts_storage_tests_pass() {
     Suite::test_all(Builder).await.unwrap();
+}
+
+#[tokio::test]
+async fn entries_that_were_taken_back_are_waited_for() {
+    let (_folder, mut log, _) = Builder.build().await.unwrap();
+    let blank = |term, index| Entry::new(log_id(term, index), Payload::Blank);
+    log.blocking_append([blank(1, 0), blank(1, 1), blank(1, 2)]).await.unwrap();
+    log.truncate_after(Some(log_id(1, 0))).await.unwrap();
+    // A leader that was just replaced is still sending them.
+    let mut reader = log.clone();
+    let mut reading = Box::pin(reader.limited_get_log_entries(1, 2));
+    assert!(tokio::time::timeout(Duration::from_millis(200), &mut reading).await.is_err(), "it waits");
+    log.blocking_append([blank(2, 1)]).await.unwrap();
+    let entries = reading.await.unwrap();
+    assert_eq!(entries.iter().map(|entry| entry.log_id).collect::<Vec<_>>(), [log_id(2, 1)]);
 }
