@@ -82,6 +82,26 @@ pub struct Message<'a> {
     pub properties: &'a str,
 }
 
+#[cfg(test)]
+impl<'a> Message<'a> {
+    /// Returns a message for tests of what keeps messages.
+    pub(crate) fn plain(topic: &'a str, queue_id: u32, body: &'a str, properties: &'a str) -> Self {
+        Self {
+            topic,
+            queue_id,
+            flag: 0,
+            sys_flag: SysFlag(0),
+            born_timestamp: 1,
+            born_host: SocketAddr::from(([127, 0, 0, 1], 1)),
+            store_host: SocketAddr::from(([127, 0, 0, 1], 2)),
+            reconsume_times: 0,
+            prepared_transaction_offset: 0,
+            body: body.as_bytes(),
+            properties,
+        }
+    }
+}
+
 /// Why a message cannot be stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::tests::{copy_of, restore};
 use super::*;
 use crate::env::Faults;
-use crate::message::{Message, RECORD_MIN, Record, SysFlag};
+use crate::message::{Message, RECORD_MIN, Record};
 use crate::model::{LogIndex, QueueId, QueueOffset, Term, Topic};
 
 const SEGMENT: u64 = 4096;
@@ -164,20 +164,7 @@ fn bodies(entry: &StoredEntry) -> Vec<String> {
 }
 
 fn draft(topic: &str, body: &str) -> Draft {
-    Draft::new(&Message {
-        topic,
-        queue_id: 0,
-        flag: 0,
-        sys_flag: SysFlag(0),
-        born_timestamp: 1,
-        born_host: "127.0.0.1:1".parse().unwrap(),
-        store_host: "127.0.0.1:2".parse().unwrap(),
-        reconsume_times: 0,
-        prepared_transaction_offset: 0,
-        body: body.as_bytes(),
-        properties: "",
-    })
-    .unwrap()
+    Draft::new(&Message::plain(topic, 0, body, "")).unwrap()
 }
 
 fn expected(range: std::ops::Range<u64>, term: u64) -> Vec<(u64, u64, Vec<String>)> {

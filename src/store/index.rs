@@ -563,19 +563,7 @@ mod tests {
     fn put(index: &Index, number: u64) {
         let properties = format!("UNIQ_KEY\u{1}u{number}\u{2}");
         let mut bytes = Vec::new();
-        let message = Message {
-            topic: "T",
-            queue_id: 0,
-            flag: 0,
-            sys_flag: SysFlag(0),
-            born_timestamp: 1,
-            born_host: "127.0.0.1:1".parse().unwrap(),
-            store_host: "127.0.0.1:2".parse().unwrap(),
-            reconsume_times: 0,
-            prepared_transaction_offset: 0,
-            body: b"x",
-            properties: &properties,
-        };
+        let message = Message::plain("T", 0, "x", &properties);
         encode_record(&message, &mut bytes).unwrap();
         patch_record(&mut bytes, QueueOffset(number), PhysicalOffset(number * 1000), 1_700_000_000_000);
         index.put(&Record::decode(&bytes).unwrap()).unwrap();

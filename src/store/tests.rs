@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::env::Faults;
-use crate::message::{Message, Record, SysFlag};
+use crate::message::{Message, Record};
 use crate::model::{QueueId, QueueOffset, Topic};
 
 const SEGMENT: u64 = 4096;
@@ -72,19 +72,7 @@ impl TestStore {
 
     fn write(&mut self, topic: &str, queue: u32, body: &str) -> Result<Appended> {
         let properties = format!("KEYS\u{1}key-{body}\u{2}TAGS\u{1}{}\u{2}", &body[..1]);
-        let draft = Draft::new(&Message {
-            topic,
-            queue_id: queue,
-            flag: 0,
-            sys_flag: SysFlag(0),
-            born_timestamp: 1,
-            born_host: "127.0.0.1:1".parse().unwrap(),
-            store_host: "127.0.0.1:2".parse().unwrap(),
-            reconsume_times: 0,
-            prepared_transaction_offset: 0,
-            body: body.as_bytes(),
-            properties: &properties,
-        })?;
+        let draft = Draft::new(&Message::plain(topic, queue, body, &properties))?;
         self.writer.append(&mut [draft]).remove(0)
     }
 

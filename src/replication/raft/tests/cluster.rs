@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::super::links;
 use crate::env::{Clock, Disk, Faults};
-use crate::message::{Message, Record, SysFlag};
+use crate::message::{Message, Record};
 use crate::metadata::{Metadata, MetadataCommand, decode_commands};
 use crate::model::{PhysicalOffset, QueueId, QueueOffset, Term, Topic, system_topic};
 use crate::replication::raft::Group;
@@ -483,21 +483,7 @@ pub(super) const READ: ReadLimits = ReadLimits {
 };
 
 pub(super) fn draft(topic: &str, queue_id: u32, text: &str) -> Draft {
-    let host = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-    Draft::new(&Message {
-        topic,
-        queue_id,
-        flag: 0,
-        sys_flag: SysFlag(0),
-        born_timestamp: 1,
-        born_host: host,
-        store_host: host,
-        reconsume_times: 0,
-        prepared_transaction_offset: 0,
-        body: text.as_bytes(),
-        properties: "",
-    })
-    .unwrap()
+    Draft::new(&Message::plain(topic, queue_id, text, "")).unwrap()
 }
 
 pub(super) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
