@@ -112,7 +112,8 @@ impl NoReplication {
         draft: Draft,
         command: Option<MetadataCommand>,
     ) -> Result<PendingAppend, Error> {
-        self.queue.put(Term(0), draft, command).await
+        let len = draft.len();
+        self.queue.put(Term(0), draft, command, len).await
     }
 
     pub(super) fn change(&self, command: MetadataCommand) -> Result<PendingChange, Error> {

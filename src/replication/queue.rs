@@ -105,29 +105,34 @@ impl AppendQueue {
         }
     }
 
-    /// Puts a draft in; its place in the order is fixed when this returns.
+    /// Puts a draft in, and a change that comes with it; its place in the order is fixed when this returns. Both take
+    /// `len` bytes in an entry.
     pub(super) async fn put(
         &self,
         term: Term,
         draft: Draft,
         command: Option<MetadataCommand>,
+        len: usize,
     ) -> Result<PendingAppend, Error> {
-        let len = draft.len().min(self.limits.bytes_max);
-        let permits = u32::try_from(len).expect("the limit fits");
+        let permits = draft.len().min(self.limits.bytes_max);
+        let permits = u32::try_from(permits).expect("the limit fits");
         let room = match Arc::clone(&self.room).try_acquire_many_owned(permits) {
             Ok(room) => room,
             Err(_) => self.wait_for_room(permits).await?,
         };
         let (answer, pending) = pending_append();
-        let len = draft.len() + command.as_ref().map_or(0, encoded_len);
         self.push(Queued::Draft { term, draft, command, len, answer, room })?;
         Ok(pending)
     }
 
-    /// Puts a change in.
-    pub(super) fn change(&self, term: Term, command: MetadataCommand) -> Result<PendingChange, Error> {
+    /// Puts a change in that takes `len` bytes in an entry.
+    pub(super) fn change(
+        &self,
+        term: Term,
+        command: MetadataCommand,
+        len: usize,
+    ) -> Result<PendingChange, Error> {
         let (answer, pending) = oneshot::channel();
-        let len = encoded_len(&command);
         self.push(Queued::Change { term, command, len, answer })?;
         Ok(PendingChange(pending))
     }
@@ -242,25 +247,8 @@ impl AppendQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::Message;
     use crate::model::{Group, QueueId, QueueOffset};
-
-    fn draft() -> Draft {
-        let host = "127.0.0.1:1".parse().unwrap();
-        Draft::new(&crate::message::Message {
-            topic: "T",
-            queue_id: 0,
-            flag: 0,
-            sys_flag: crate::message::SysFlag(0),
-            born_timestamp: 1,
-            born_host: host,
-            store_host: host,
-            reconsume_times: 0,
-            prepared_transaction_offset: 0,
-            body: b"m",
-            properties: "",
-        })
-        .unwrap()
-    }
 
     fn commit(group: &str) -> MetadataCommand {
         MetadataCommand::CommitOffset {
@@ -271,6 +259,18 @@ mod tests {
         }
     }
 
+    async fn put(queue: &AppendQueue, command: Option<MetadataCommand>) -> Result<PendingAppend, Error> {
+        let draft = Draft::new(&Message::plain("T", 0, "m", "")).unwrap();
+        let len = draft.len() + command.as_ref().map_or(0, encoded_len);
+        queue.put(Term(1), draft, command, len).await
+    }
+
+    fn change(queue: &AppendQueue, group: &str) -> Result<PendingChange, Error> {
+        let command = commit(group);
+        let len = encoded_len(&command);
+        queue.change(Term(1), command, len)
+    }
+
     fn queue() -> AppendQueue {
         AppendQueue::new(QueueLimits { bytes_max: 1 << 20, wait_max: Duration::from_secs(1) })
     }
@@ -278,12 +278,12 @@ mod tests {
     #[tokio::test]
     async fn what_is_refused_is_answered() {
         let queue = queue();
-        let draft_pending = queue.put(Term(1), draft(), None).await.unwrap();
-        let change_pending = queue.change(Term(1), commit("G")).unwrap();
+        let draft_pending = put(&queue, None).await.unwrap();
+        let change_pending = change(&queue, "G").unwrap();
         queue.refuse();
         assert!(matches!(draft_pending.committed().await, Err(Error::Stopped)));
         assert!(matches!(change_pending.committed().await, Err(Error::Stopped)));
-        assert!(matches!(queue.put(Term(1), draft(), None).await, Err(Error::Stopped)));
+        assert!(matches!(put(&queue, None).await, Err(Error::Stopped)));
         assert!(queue.take_async(1000).await.is_none());
         assert_eq!(queue.bytes(), 0);
     }
@@ -292,8 +292,8 @@ mod tests {
     async fn changes_count_with_their_encoded_bytes() {
         let queue = queue();
         for number in 0..100 {
-            drop(queue.change(Term(1), commit(&format!("G{number}"))).unwrap());
-            drop(queue.put(Term(1), draft(), Some(commit("G"))).await.unwrap());
+            drop(change(&queue, &format!("G{number}")).unwrap());
+            drop(put(&queue, Some(commit("G"))).await.unwrap());
         }
         let mut taken = 0;
         while taken < 200 {

@@ -82,8 +82,8 @@ pub(crate) struct Group {
     pub(super) leader_changes: AtomicU64,
     /// How many hand-overs of the leadership are under way.
     handing_over: AtomicU64,
-    /// The term of a hand-over that was not heard of again: another replica may yet take over, whatever its lease.
-    left_open: AtomicU64,
+    /// The newest term whose leadership was offered to another replica, which may take it whatever the lease.
+    given_up: AtomicU64,
     /// Until when this replica may not vote: before it restarted it may have told a leader that it follows.
     pub(super) quiet_until: Option<Instant>,
     /// This replica is about to stop: nobody shall hand over to it.
@@ -165,7 +165,7 @@ impl Group {
             queue: Arc::new(AppendQueue::new(limits)),
             leader_changes: AtomicU64::new(0),
             handing_over: AtomicU64::new(0),
-            left_open: AtomicU64::new(0),
+            given_up: AtomicU64::new(0),
             quiet_until,
             leaving: AtomicBool::new(false),
             barrier: Mutex::new(barrier),
@@ -192,16 +192,15 @@ impl Group {
         let raft =
             Raft::new(self.settings.id, config, self.connections.clone(), self.log.clone(), machine).await;
         let raft = raft.map_err(|error| Error::Failed(format!("start Raft: {error}")))?;
+        self.allow_elections(&raft);
         if let Some(rest) = self.vote_rest() {
-            raft.runtime_config().elect(false);
-            let (group, raft) = (Arc::clone(self), raft.clone());
+            let (group, raft, mut stop) = (Arc::clone(self), raft.clone(), self.stop.subscribe());
             self.lock_tasks().push(tokio::spawn(async move {
-                tokio::time::sleep(rest).await;
-                // The one that lifts the barrier allows elections.
-                raft.runtime_config().elect(group.barrier().is_none());
+                tokio::select! {
+                    _ = stop.wait_for(|stop| *stop) => {}
+                    () = tokio::time::sleep(rest) => group.allow_elections(&raft),
+                }
             }));
-        } else if self.barrier().is_some() {
-            raft.runtime_config().elect(false);
         }
         *self.outside.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let _ = self.raft.set(raft.clone());
@@ -230,18 +229,18 @@ impl Group {
         draft: Draft,
         command: Option<MetadataCommand>,
     ) -> Result<PendingAppend, Error> {
-        self.check_len(draft.len() + command.as_ref().map_or(0, encoded_len))?;
+        let len = self.check_len(draft.len() + command.as_ref().map_or(0, encoded_len))?;
         if self.shared.store.is_full() {
             return Err(Error::Full("the used space of the disk is above diskSpaceWarningLevelRatio".into()));
         }
-        self.queue.put(term, draft, command).await
+        self.queue.put(term, draft, command, len).await
     }
 
-    /// Refuses what would not fit into one entry.
-    fn check_len(&self, len: usize) -> Result<(), Error> {
+    /// Refuses what would not fit into one entry; returns its length.
+    fn check_len(&self, len: usize) -> Result<usize, Error> {
         let max = self.shared.entries.draft_max();
         if len <= max {
-            return Ok(());
+            return Ok(len);
         }
         Err(Error::Refused(format!(
             "{len} bytes do not fit into a segment; the most is {max}, raise mappedFileSizeCommitLog"
@@ -249,11 +248,11 @@ impl Group {
     }
 
     pub(crate) fn change(&self, term: Term, command: MetadataCommand) -> Result<PendingChange, Error> {
-        self.check_len(encoded_len(&command))?;
+        let len = self.check_len(encoded_len(&command))?;
         if let MetadataCommand::CommitOffset { group, topic, queue_id, .. } = &command {
             self.shared.metadata.forget_noted(Some((group, topic, *queue_id)));
         }
-        self.queue.change(term, command)
+        self.queue.change(term, command, len)
     }
 
     pub(crate) fn note(&self, term: Term, command: MetadataCommand) -> Result<(), Error> {
@@ -262,7 +261,7 @@ impl Group {
                 self.shared.metadata.note(&group, &topic, queue_id, offset);
                 Ok(())
             }
-            other => self.queue.change(term, other).map(|_| ()),
+            other => self.change(term, other).map(|_| ()),
         }
     }
 
@@ -274,9 +273,14 @@ impl Group {
         self.handing_over.load(Ordering::SeqCst) > 0
     }
 
-    /// Whether a hand-over of this term was begun and not heard of again.
-    pub(super) fn may_be_deposed_in(&self, term: Term) -> bool {
-        self.left_open.load(Ordering::SeqCst) >= term.0
+    /// Whether a hand-over of this term was begun.
+    pub(super) fn has_given_up(&self, term: Term) -> bool {
+        self.given_up.load(Ordering::SeqCst) >= term.0
+    }
+
+    /// Lets Raft begin elections, or not, as this replica may vote.
+    pub(super) fn allow_elections(&self, raft: &Raft) {
+        raft.runtime_config().elect(self.barrier().is_none() && self.vote_rest().is_none());
     }
 
     /// Returns the Raft handle, or why this replica does not take part.
@@ -413,7 +417,8 @@ impl Group {
         let Role::Leader(term) = *self.role.borrow() else { return };
         let mut pending = Vec::new();
         for command in self.shared.metadata.noted() {
-            pending.extend(self.queue.change(term, command));
+            let len = encoded_len(&command);
+            pending.extend(self.queue.change(term, command, len));
         }
         for change in pending {
             let _ = change.committed().await;
@@ -428,17 +433,18 @@ impl Group {
         let _ = tokio::time::timeout(NOTES_LIMIT, self.commit_noted()).await;
         // The others elect without waiting for the end of the lease.
         let _handing_over = HandingOver::begin(&self.handing_over);
-        let term = self.role.borrow().term();
+        // For good: `to` may take over whenever it hears of this, also when nobody waits for it any more.
+        self.given_up.fetch_max(self.role.borrow().term().0, Ordering::SeqCst);
         raft.trigger().transfer_leader(to).await.map_err(|error| Error::Failed(error.to_string()))?;
         let own = self.settings.id;
         let leads = |leader: Option<u64>| leader.filter(|leader| *leader != own);
         let handed = raft.wait(Some(limit));
         let handed =
             handed.metrics(|metrics| leads(metrics.current_leader).is_some(), "another leader").await;
-        handed.ok().and_then(|metrics| leads(metrics.current_leader)).ok_or_else(|| {
-            self.left_open.fetch_max(term.0, Ordering::SeqCst);
-            Error::Group(format!("n{to} did not take over within {} s", limit.as_secs()))
-        })
+        handed
+            .ok()
+            .and_then(|metrics| leads(metrics.current_leader))
+            .ok_or_else(|| Error::Group(format!("n{to} did not take over within {} s", limit.as_secs())))
     }
 
     /// Returns the replica that is best suited to take over, of those that answer.

@@ -35,13 +35,14 @@ impl Group {
 
     /// Returns the last time at which a majority surely followed this replica in a term.
     pub(super) fn followed_at(&self, raft: &Raft, term: Term) -> Option<Instant> {
-        let voters =
-            raft.server_metrics().borrow_watched().membership_config.membership().get_joint_config().clone();
         let heard = self.connections.heard(term.0);
+        let metrics = raft.server_metrics();
+        let metrics = metrics.borrow_watched();
         let since =
             |id: &u64| if *id == self.settings.id { Some(Instant::now()) } else { heard.get(id).copied() };
         // Of a joint membership each half needs its majority.
-        let majorities = voters.iter().map(|voters| {
+        let config = metrics.membership_config.membership().get_joint_config();
+        let majorities = config.iter().map(|voters| {
             let mut times: Vec<_> = voters.iter().map(since).collect();
             times.sort_unstable();
             times.iter().rev().nth(voters.len() / 2).copied().flatten()
@@ -56,9 +57,7 @@ impl Group {
 
     pub(crate) fn holds_lease(&self) -> bool {
         let Role::Leader(term) = *self.role.borrow() else { return false };
-        !self.is_handing_over()
-            && !self.may_be_deposed_in(term)
-            && self.raft.get().is_some_and(|raft| self.is_followed(raft, term))
+        !self.has_given_up(term) && self.raft.get().is_some_and(|raft| self.is_followed(raft, term))
     }
 
     /// Waits until a majority has answered this replica, as the leader, something that was sent after this was called.
@@ -68,11 +67,11 @@ impl Group {
         let Role::Leader(term) = *self.role.borrow() else { return Err(Error::NotLeader) };
         // What was acknowledged is applied.
         let applied = self.shared.applied().map_or(LogIndex(0), |id| LogIndex(id.index()));
-        let mut arrivals = self.connections.arrivals();
+        let mut answers = self.connections.answers();
         raft.trigger().heartbeat().await.map_err(|error| Error::Failed(error.to_string()))?;
         let confirmed = async {
             while self.followed_at(raft, term).is_none_or(|at| at < start) {
-                if arrivals.changed().await.is_err() {
+                if answers.changed().await.is_err() {
                     return;
                 }
             }

@@ -107,28 +107,27 @@ pub(super) struct Connections {
     replica: Replica,
     timing: Timing,
     peers: Arc<Mutex<HashMap<u64, Arc<Peer>>>>,
-    /// Told of each answer to entries and beats.
-    arrivals: watch::Sender<()>,
+    heard: Answered,
 }
+
+/// The newest entries or beats that each replica has answered.
+type Answered = watch::Sender<HashMap<u64, Heard>>;
 
 impl Connections {
     pub(super) fn new(replica: Replica, timing: Timing) -> Self {
-        Self { replica, timing, peers: Arc::default(), arrivals: watch::Sender::new(()) }
+        Self { replica, timing, peers: Arc::default(), heard: Answered::default() }
     }
 
     /// Returns when the last entries or beats of a term were sent to each replica that it has answered.
     pub(super) fn heard(&self, term: u64) -> HashMap<u64, Instant> {
-        let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        let heard = |peer: &Peer| *peer.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_term = peers
-            .iter()
-            .filter_map(|(id, peer)| Some((*id, heard(peer).filter(|heard| heard.term == term)?)));
-        of_term.map(|(id, heard)| (id, heard.at)).collect()
+        let heard = self.heard.borrow();
+        let of_term = heard.iter().filter(|(_, heard)| heard.term == term);
+        of_term.map(|(id, heard)| (*id, heard.at)).collect()
     }
 
     /// Tells whenever a replica has answered.
-    pub(super) fn arrivals(&self) -> watch::Receiver<()> {
-        self.arrivals.subscribe()
+    pub(super) fn answers(&self) -> watch::Receiver<HashMap<u64, Heard>> {
+        self.heard.subscribe()
     }
 
     /// Asks the leader up to where a read must have applied the log. An error says why there is no answer.
@@ -164,7 +163,7 @@ impl Connections {
             return peer.clone();
         }
         let target = self.replica.target(id);
-        let peer = Arc::new(Peer::new(target, address, self.timing, self.arrivals.clone()));
+        let peer = Arc::new(Peer::new(target, address, self.timing, self.heard.clone()));
         peers.insert(id, peer.clone());
         peer
     }
@@ -268,9 +267,7 @@ struct Peer {
     address: String,
     target: wire::Target,
     channels: Result<Channels, String>,
-    /// The newest request that it answered.
-    heard: Mutex<Option<Heard>>,
-    arrivals: watch::Sender<()>,
+    heard: Answered,
 }
 
 #[derive(Debug)]
@@ -281,20 +278,20 @@ struct Channels {
 }
 
 impl Peer {
-    fn new(target: wire::Target, address: &str, timing: Timing, arrivals: watch::Sender<()>) -> Self {
+    fn new(target: wire::Target, address: &str, timing: Timing, heard: Answered) -> Self {
         let channels = endpoint(address, timing.connect).map(|endpoint| Channels {
             entries: endpoint.connect_lazy(),
             beat: endpoint.connect_lazy(),
             bulk: endpoint.connect_lazy(),
         });
-        Self { address: address.to_owned(), target, channels, heard: Mutex::default(), arrivals }
+        Self { address: address.to_owned(), target, channels, heard }
     }
 
     fn hear(&self, heard: Heard) {
-        let mut newest = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        *newest = (*newest).max(Some(heard));
-        drop(newest);
-        self.arrivals.send_replace(());
+        self.heard.send_modify(|newest| {
+            let newest = newest.entry(self.target.to).or_insert(heard);
+            *newest = (*newest).max(heard);
+        });
     }
 
     fn client(&self, lane: Lane) -> Result<RaftClient<Channel>, String> {

@@ -180,7 +180,7 @@ async fn lift_barrier(group: &Arc<Group>, raft: &Raft) -> std::io::Result<()> {
     let shared = Arc::clone(&group.shared);
     blocking(move || shared.files.remove_barrier()).await?;
     *group.barrier.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    raft.runtime_config().elect(group.vote_rest().is_none());
+    group.allow_elections(raft);
     tracing::info!(%index, "the log is whole again: this replica votes");
     Ok(())
 }

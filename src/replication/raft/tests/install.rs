@@ -42,7 +42,9 @@ async fn who_waits_for_an_entry_that_a_snapshot_may_contain_is_not_told_that_it_
 
     // A message that has its place in the log, as entry 3 of a leader that does not lead any more.
     let queue = AppendQueue::new(QueueLimits { bytes_max: 1 << 20, wait_max: Duration::from_secs(1) });
-    let pending = queue.put(Term(1), draft("T", 0, "m"), None).await.unwrap();
+    let draft = draft("T", 0, "m");
+    let len = draft.len();
+    let pending = queue.put(Term(1), draft, None, len).await.unwrap();
     let mut batch = batches(queue.take().unwrap()).pop().unwrap();
     let mut drafts = std::mem::take(&mut batch.drafts);
     let entry = NewEntry {
