@@ -141,14 +141,16 @@ async fn serve(configs: Vec<Loaded<BrokerConfig>>) -> Result<(), String> {
         }
     }
     endpoints.stopping();
+    let again = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
     let mut stopping = Box::pin(stop(running, hurried));
     let stopped = tokio::select! {
         stopped = &mut stopping => stopped,
-        _ = terminate.recv() => {
-            hurry.send_replace(true);
-            stopping.await
-        }
-        _ = interrupt.recv() => {
+        () = again => {
             hurry.send_replace(true);
             stopping.await
         }

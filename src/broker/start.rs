@@ -251,9 +251,7 @@ impl Running {
             Err(_) => tracing::warn!("leadership not handed over in time; the others elect"),
         }
     }
-}
 
-impl Running {
     /// Goes on handing requests to the leader for the clients that do not know of it yet: a producer looks at its route
     /// every 30 s, and knows no other address of the group.
     async fn serve_old_routes(&self, mut hurry: watch::Receiver<bool>) {
@@ -264,10 +262,10 @@ impl Running {
             let has_leader = matches!(&*role.borrow(), Role::Follower { leader: Some(_), .. });
             has_leader && self.broker.forward.is_used_within(OLD_ROUTES_QUIET)
         };
-        if context.is_in_group() && is_needed() {
+        if is_needed() {
             tracing::info!("clients still send here what the leader should have; stopping when they know it");
         }
-        while context.is_in_group() && Instant::now() < until && is_needed() {
+        while Instant::now() < until && is_needed() {
             tokio::select! {
                 _ = hurry.wait_for(|hurry| *hurry) => return,
                 () = tokio::time::sleep(OLD_ROUTES_LOOK) => {}
