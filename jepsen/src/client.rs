@@ -23,7 +23,9 @@ pub(crate) struct Caller(Client);
 /// How a send ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Sent {
-    Acked { offset: u64 },
+    Acked {
+        offset: u64,
+    },
     /// It certainly did not reach the server.
     Refused,
     Unknown,

@@ -91,7 +91,11 @@ impl Server {
                 bail!("{} ended with {status} when it started:\n{printed}", self.name);
             }
             ensure!(self.lock().is_some(), "{} was killed when it started", self.name);
-            ensure!(Instant::now() < deadline, "{} does not serve after {BOOT_LIMIT:?}:\n{printed}", self.name);
+            ensure!(
+                Instant::now() < deadline,
+                "{} does not serve after {BOOT_LIMIT:?}:\n{printed}",
+                self.name
+            );
             sleep(Duration::from_millis(20)).await;
         }
     }
@@ -203,11 +207,7 @@ impl Cluster {
         }
         Ok(Self {
             brokers: hosts.brokers().map(|host| server(format!("n{host}"), host)).collect(),
-            namesrvs: hosts
-                .namesrvs()
-                .enumerate()
-                .map(|(id, host)| server(format!("s{id}"), host))
-                .collect(),
+            namesrvs: hosts.namesrvs().enumerate().map(|(id, host)| server(format!("s{id}"), host)).collect(),
             options,
             folder: folder.to_owned(),
             volumes,
@@ -258,9 +258,7 @@ impl Cluster {
         fs::create_dir_all(&home)?;
         let host = net::address(server.host);
         let mut command = self.net.command(server.host, self.options.programs.join("mqnamesrv"));
-        command
-            .env("HOME", home)
-            .args([format!("bindAddress={host}"), format!("listenPort={NAMESRV_PORT}")]);
+        command.env("HOME", home).args([format!("bindAddress={host}"), format!("listenPort={NAMESRV_PORT}")]);
         self.sabotage(&mut command);
         server.start(&mut command).await
     }

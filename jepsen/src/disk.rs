@@ -114,6 +114,16 @@ impl Drop for Volume {
     }
 }
 
+/// Unmounts what an earlier process that was killed has left below a folder.
+pub(crate) fn unmount_leftovers(below: &Path) {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    for mount_point in mounts.lines().filter_map(|line| line.split(' ').nth(1)) {
+        if Path::new(mount_point).starts_with(below) {
+            let _ = run("umount", &["-l", mount_point]);
+        }
+    }
+}
+
 /// What is done to the files of a replica that does not run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Damage {
@@ -199,7 +209,8 @@ pub(crate) fn is_possible() -> std::result::Result<(), String> {
         return Err("loop devices need root".into());
     }
     for program in ["mkfs.ext4", "mount", "umount", "fsfreeze"] {
-        let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        let found =
+            Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
         if found.is_err() {
             return Err(format!("{program} is missing"));
         }

@@ -9,7 +9,8 @@ pub(crate) fn of(value: &Value) -> String {
         Value::Bool(_) | Value::Number(_) | Value::String(_) => value.to_string(),
         Value::Array(items) => format!("[{}]", items.iter().map(of).collect::<Vec<_>>().join(" ")),
         Value::Object(members) => {
-            let members = members.iter().map(|(key, value)| format!(":{} {}", key.replace(' ', "-"), of(value)));
+            let members =
+                members.iter().map(|(key, value)| format!(":{} {}", key.replace(' ', "-"), of(value)));
             format!("{{{}}}", members.collect::<Vec<_>>().join(", "))
         }
     }

@@ -26,11 +26,21 @@ pub(crate) enum Value {
     /// An element of a set: the id of a message.
     Element(u64),
     /// A message of a queue, and its offset if it is known.
-    Send { queue: u32, id: u64, offset: Option<u64> },
+    Send {
+        queue: u32,
+        id: u64,
+        offset: Option<u64>,
+    },
     /// Messages of a queue: offset and id.
-    Poll { queue: u32, messages: Vec<(u64, u64)> },
+    Poll {
+        queue: u32,
+        messages: Vec<(u64, u64)>,
+    },
     /// A register, and its value if it is known.
-    Register { key: u64, value: Option<i64> },
+    Register {
+        key: u64,
+        value: Option<i64>,
+    },
 }
 
 /// One line of a history.

@@ -27,7 +27,10 @@ use crate::plan::Kind;
 use crate::run::{Outcome, Spec, Tools, Verdict};
 
 #[derive(Parser)]
-#[command(name = "jepsen/run", about = "Breaks a Quorate cluster on purpose, and checks what its clients saw")]
+#[command(
+    name = "jepsen/run",
+    about = "Breaks a Quorate cluster on purpose, and checks what its clients saw"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Mode,
@@ -92,6 +95,8 @@ fn main() -> Result<ExitCode> {
         scenarios::write_table(&cli.results)?;
         return Ok(ExitCode::SUCCESS);
     }
+    std::fs::create_dir_all(&cli.results)?;
+    disk::unmount_leftovers(&cli.results.canonicalize()?);
     let tools = tools(&cli.programs)?;
     let good = match cli.command {
         Mode::Quick(choice) => run_all(scenarios::quick(&choice_of(&choice)?), &cli.results, &tools)?,
@@ -107,7 +112,8 @@ fn main() -> Result<ExitCode> {
 fn choice_of(choice: &Choice) -> Result<scenarios::Choice> {
     ensure!(matches!(choice.nodes, 3 | 5), "--nodes {}: 3 or 5", choice.nodes);
     let workloads = choice.only.iter().map(|name| {
-        Workload::parse(name).with_context(|| format!("--only {name}: log, queue, topics, kv, offsets, routes"))
+        Workload::parse(name)
+            .with_context(|| format!("--only {name}: log, queue, topics, kv, offsets, routes"))
     });
     let kinds = choice.nemesis.iter().map(|name| {
         let all: Vec<_> = Kind::ALL.into_iter().map(Kind::name).collect();
@@ -135,8 +141,23 @@ fn tools(programs: &std::path::Path) -> Result<Tools> {
     Ok(Tools {
         programs: programs.canonicalize()?,
         java: Some(java),
+        porcupine: build_porcupine()?,
         commit: String::from_utf8_lossy(&commit.stdout).trim().to_owned(),
     })
+}
+
+/// Builds the second opinion.
+fn build_porcupine() -> Result<PathBuf> {
+    let program = std::path::absolute("target/porcupine")?;
+    let built = std::process::Command::new("go")
+        .args(["build", "-o"])
+        .arg(&program)
+        .arg(".")
+        .current_dir("jepsen/porcupine")
+        .status()
+        .context("run go (Debian package golang-go)")?;
+    ensure!(built.success(), "jepsen/porcupine cannot be built");
+    Ok(program)
 }
 
 fn run_all(specs: Vec<Spec>, results: &std::path::Path, tools: &Tools) -> Result<bool> {
@@ -162,7 +183,13 @@ fn run_one(
     }
     std::fs::create_dir_all(&folder)?;
     let folder = folder.canonicalize()?;
-    println!("== {} seed {}: {} s of faults, {} nodes", spec.name, spec.seed, spec.length_ms / 1000, spec.nodes);
+    println!(
+        "== {} seed {}: {} s of faults, {} nodes",
+        spec.name,
+        spec.seed,
+        spec.length_ms / 1000,
+        spec.nodes
+    );
     let outcome = run::run(spec, plan, &folder, tools)?;
     print(&outcome);
     Ok(outcome)

@@ -223,8 +223,7 @@ pub(crate) fn draw(kinds: &[Kind], length_ms: u64, seed: u64) -> Vec<Fault> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut faults = Vec::new();
     for lane in [true, false] {
-        let mut all: Vec<_> =
-            kinds.iter().copied().filter(|kind| kind.is_of_processes() == lane).collect();
+        let mut all: Vec<_> = kinds.iter().copied().filter(|kind| kind.is_of_processes() == lane).collect();
         if all.is_empty() {
             continue;
         }
@@ -240,7 +239,8 @@ pub(crate) fn draw(kinds: &[Kind], length_ms: u64, seed: u64) -> Vec<Fault> {
                 }
                 faults.push(Fault { at_ms, for_ms, kind: *kind, target, seed: random.u64(..) });
                 // Time to recover from the worst, or hardly any.
-                let pause = if random.u8(..4) == 0 { random.u64(200..1_500) } else { random.u64(2_000..6_000) };
+                let pause =
+                    if random.u8(..4) == 0 { random.u64(200..1_500) } else { random.u64(2_000..6_000) };
                 at_ms += for_ms + pause;
             }
         }

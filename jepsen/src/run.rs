@@ -106,6 +106,8 @@ pub(crate) struct Tools {
     pub(crate) programs: PathBuf,
     /// Class path of the Java worker.
     pub(crate) java: Option<String>,
+    /// The second opinion on registers.
+    pub(crate) porcupine: PathBuf,
     /// The commit of the programs.
     pub(crate) commit: String,
 }
@@ -248,10 +250,9 @@ async fn carry_out(
     let context = Context { histories: Arc::clone(&histories), servers, stop: java_stopping };
     let mut workers = tokio::task::JoinSet::new();
     if let (true, Some(class_path)) = (spec.workloads.contains(&Workload::Queue), &tools.java) {
-        let host = cluster.net.namespace(cluster.hosts().java());
         let java = queue::Java {
             class_path: class_path.clone(),
-            prefix: ["ip", "netns", "exec", &host].map(str::to_owned).to_vec(),
+            prefix: cluster.net.prefix(cluster.hosts().java()),
             namesrvs: cluster.namesrv_addresses(),
             log: folder.join("logs/java.log"),
         };
@@ -289,8 +290,12 @@ async fn carry_out(
         let address = cluster.broker_address(node);
         match log::read_all(&address, log::TOPIC, log::QUEUES).await {
             Ok(stored) => {
-                let ids = |(offset, body): (u64, Vec<u8>)| (offset, log::id_of(&body).unwrap_or(log::DAMAGED));
-                replicas.push((node, stored.into_iter().map(|queue| queue.into_iter().map(ids).collect()).collect()));
+                let ids =
+                    |(offset, body): (u64, Vec<u8>)| (offset, log::id_of(&body).unwrap_or(log::DAMAGED));
+                replicas.push((
+                    node,
+                    stored.into_iter().map(|queue| queue.into_iter().map(ids).collect()).collect(),
+                ));
             }
             Err(error) => findings.add("cannot be read", error),
         }
@@ -364,11 +369,12 @@ impl Checked<'_> {
             if done == 0 {
                 not_covered.push(format!("workload {}: nothing was acknowledged", workload.name()));
             }
+            let history = self.folder.join(format!("history-{}.edn", workload.name()));
+            fs::write(&history, self.histories.edn(*workload))?;
             let counted = match workload {
                 Workload::Log => {
                     let acked = progress::acknowledged(&ops);
-                    longest_stall =
-                        progress::check(&acked, &windows, spec.nodes, from, to, &mut findings);
+                    longest_stall = progress::check(&acked, &windows, spec.nodes, from, to, &mut findings);
                     recoveries = progress::recovery_times(&acked, &windows);
                     sends = latencies(&ops);
                     serde_json::to_value(checker::log::check(&ops, &replicas, &mut findings))?
@@ -377,18 +383,19 @@ impl Checked<'_> {
                 Workload::Topics | Workload::Kv | Workload::Offsets => {
                     let counted = checker::register::check(&ops, &mut findings);
                     if counted.undecided > 0 {
-                        not_covered.push(format!("{}: {} keys undecided", workload.name(), counted.undecided));
+                        not_covered.push(format!(
+                            "{}: {} keys undecided",
+                            workload.name(),
+                            counted.undecided
+                        ));
                     }
+                    self.ask_porcupine(*workload, &history, &mut findings, &mut not_covered)?;
                     serde_json::to_value(counted)?
                 }
                 Workload::Routes => serde_json::Value::Null,
                 Workload::Nemesis => continue,
             };
             counts.insert(workload.name(), counted);
-            fs::write(
-                self.folder.join(format!("history-{}.edn", workload.name())),
-                self.histories.edn(*workload),
-            )?;
         }
         let printed = self.printed_leaders(&mut findings)?;
         let ops = self.histories.of(Workload::Routes);
@@ -444,12 +451,33 @@ impl Checked<'_> {
         Ok(outcome)
     }
 
+    /// Has porcupine judge the same history.
+    fn ask_porcupine(
+        &self,
+        workload: Workload,
+        history: &Path,
+        findings: &mut Findings,
+        not_covered: &mut Vec<String>,
+    ) -> Result<()> {
+        let picture = self.folder.join(format!("porcupine-{}.html", workload.name()));
+        let output = std::process::Command::new(&self.tools.porcupine).arg(history).arg(picture).output()?;
+        let (said, errors) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        match output.status.code() {
+            Some(0) => {}
+            Some(1) => findings.add("not linearizable, says porcupine", said.into_owned()),
+            _ => not_covered.push(format!("porcupine does not decide: {said}{errors}")),
+        }
+        Ok(())
+    }
+
     fn kinds(&self) -> Vec<Kind> {
         let mut kinds: Vec<_> = self.plan.iter().map(|fault| fault.kind).collect();
         kinds.sort();
         kinds.dedup();
         // What was asked for and has no place in the plan was not tried either.
-        kinds.extend(self.spec.kinds.iter().filter(|kind| !kinds.contains(kind)).copied().collect::<Vec<_>>());
+        kinds
+            .extend(self.spec.kinds.iter().filter(|kind| !kinds.contains(kind)).copied().collect::<Vec<_>>());
         kinds
     }
 
@@ -462,7 +490,8 @@ impl Checked<'_> {
                 findings.add("panic", format!("{name}: {line}"));
             }
             let Some(node) = name.strip_prefix('n').and_then(|number| number.parse().ok()) else { continue };
-            let terms = text.lines().filter_map(|line| line.split_once("role=Leader(Term(")?.1.split(')').next());
+            let terms =
+                text.lines().filter_map(|line| line.split_once("role=Leader(Term(")?.1.split(')').next());
             leaders.extend(terms.filter_map(|term| Some((term.parse().ok()?, node))));
         }
         Ok(leaders)
@@ -495,11 +524,7 @@ fn latencies(ops: &[Op]) -> Vec<(f64, f64, OpKind)> {
 }
 
 /// Asks each replica how it is, again and again.
-async fn observe(
-    cluster: Arc<Cluster>,
-    histories: Arc<Histories>,
-    samples: Arc<Mutex<Vec<routes::Sample>>>,
-) {
+async fn observe(cluster: Arc<Cluster>, histories: Arc<Histories>, samples: Arc<Mutex<Vec<routes::Sample>>>) {
     let each = (0..cluster.brokers()).map(async |node| {
         loop {
             if let Some(pid) = cluster.pid(node)
@@ -525,8 +550,7 @@ async fn observe(
 }
 
 async fn make_topics(cluster: &Cluster) -> Result<()> {
-    let topics =
-        [(log::TOPIC, log::QUEUES), (queue::TOPIC, queue::QUEUES), ("Storm", 1), ("Offsets", 1)];
+    let topics = [(log::TOPIC, log::QUEUES), (queue::TOPIC, queue::QUEUES), ("Storm", 1), ("Offsets", 1)];
     for (topic, queues) in topics {
         let request = Command::request(RequestCode::UpdateAndCreateTopic)
             .with_field("topic", topic)

@@ -63,7 +63,7 @@ impl CommitLog {
     }
 
     /// Takes back what was written behind `to`, which nobody may have seen. The bytes stay.
-    fn unwrite(&self, to: PhysicalOffset) {
+    pub(super) fn unwrite(&self, to: PhysicalOffset) {
         let _one_at_a_time = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
         assert!(to >= self.committed(), "what is committed stays");
         self.written.store(to.0, Ordering::Release);

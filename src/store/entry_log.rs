@@ -19,6 +19,7 @@ use super::entry::{
 };
 use super::entry_writer::{EntryWriter, Flushed, Job};
 use super::{Draft, EntryError, Error, QueueEntry, Result, Store};
+use crate::env::KnownBad;
 use crate::message::{BLANK_MIN, records};
 use crate::model::{LogIndex, PhysicalOffset, QueueId, QueueOffset, Term, Topic, system_topic};
 
@@ -511,6 +512,10 @@ impl EntryLog {
         bytes: Bytes,
     ) {
         let len = bytes.len();
+        #[cfg(feature = "known-bad")]
+        if let Ok(head) = decode_head(&bytes, position) {
+            super::uncommitted::note(&bytes.slice(head.record_len..));
+        }
         self.writer.put(Job::Write { filler, position, bytes: bytes.clone() });
         state.end = position.plus(len as u64);
         state.last = Some(id);
@@ -615,6 +620,7 @@ impl Offsets {
         }
         let from_zero = known.from_zero;
         known.queues[number].get_or_insert_with(|| match store.queues.get(topic, queue_id) {
+            Some(queue) if KnownBad::OffsetsFromASideTable.is_on() => queue.max_offset().0 / 32 * 32,
             Some(queue) if !from_zero => queue.max_offset().0,
             _ => 0,
         })

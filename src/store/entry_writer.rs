@@ -1,5 +1,6 @@
 //! The threads `log-writer` and `log-syncer` of a Raft log.
 
+use std::cell::Cell;
 use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Error, Result, Store};
+use crate::env::KnownBad;
 use crate::model::PhysicalOffset;
 
 /// Told once what became of a write, on a thread of the log. Must be quick.
@@ -58,7 +60,9 @@ impl EntryWriter {
         {
             let (store, queue) = (Arc::clone(store), Arc::clone(&queue));
             let to_syncer = sync.then_some(to_syncer);
-            threads.push(spawn("log-writer", store, move |store| Writer { store, to_syncer }.run(&queue))?);
+            let work =
+                move |store: &Arc<Store>| Writer { store, to_syncer, stale_until: Cell::new(0) }.run(&queue);
+            threads.push(spawn("log-writer", store, work)?);
         }
         if sync {
             threads
@@ -144,6 +148,8 @@ fn spawn(
 struct Writer<'a> {
     store: &'a Arc<Store>,
     to_syncer: Option<mpsc::Sender<Flushed>>,
+    /// For [`KnownBad::TruncationNotWritten`]: what is below is not written again.
+    stale_until: Cell<u64>,
 }
 
 impl Writer<'_> {
@@ -193,6 +199,11 @@ impl Writer<'_> {
     fn write(&self, queue: &Queue, run: &mut Vec<(PhysicalOffset, Bytes)>) -> Result<()> {
         let (Some((start, _)), Some((last, last_bytes))) = (run.first(), run.last()) else { return Ok(()) };
         let (start, end) = (*start, last.plus(last_bytes.len() as u64));
+        if end.0 <= self.stale_until.get() {
+            self.store.log.set_written(end);
+            run.clear();
+            return Ok(());
+        }
         self.with_room(queue, || {
             let segment = self.store.ensure_segment_of(start)?;
             let started = self.store.clock.instant();
@@ -253,6 +264,11 @@ impl Writer<'_> {
                 }
                 None => tell(Ok(())),
             },
+            Job::Truncate { to, done } if KnownBad::TruncationNotWritten.is_on() => {
+                self.stale_until.set(self.store.log.written().0);
+                self.store.log.unwrite(to);
+                done(Ok(()));
+            }
             Job::Truncate { to, done } => match self.store.cut_written(to) {
                 Ok(()) => done(Ok(())),
                 Err(error) => {

@@ -23,6 +23,8 @@ mod retention;
 mod segment;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "known-bad")]
+mod uncommitted;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

@@ -67,7 +67,9 @@ pub(crate) fn check(ops: &[Op], replicas: &[(usize, Stored)], findings: &mut Fin
                         let what = if there.contains_key(id) { "misplaced" } else { "lost" };
                         findings.add(
                             what,
-                            format!("{id} was acknowledged at queue {queue} offset {offset}; there is {found:?}"),
+                            format!(
+                                "{id} was acknowledged at queue {queue} offset {offset}; there is {found:?}"
+                            ),
                         );
                     }
                 }
@@ -158,7 +160,10 @@ fn check_polls(ops: &[Op], by_queue: &[BTreeMap<u64, u64>], findings: &mut Findi
                 None if values.first_key_value().is_some_and(|(first, _)| first > offset) => {}
                 found => findings.add(
                     "aborted read",
-                    format!("{:?} queue {queue} offset {offset}: {id} was read, in the end {found:?}", op.node),
+                    format!(
+                        "{:?} queue {queue} offset {offset}: {id} was read, in the end {found:?}",
+                        op.node
+                    ),
                 ),
             }
         }
@@ -229,7 +234,10 @@ mod tests {
             ["nonmonotonic poll"]
         );
         assert_eq!(
-            anomalies(&[ops.clone(), send(6, 24, Kind::Fail, None).to_vec()].concat(), &[&[(0, 8), (1, 16), (2, 24)]]),
+            anomalies(
+                &[ops.clone(), send(6, 24, Kind::Fail, None).to_vec()].concat(),
+                &[&[(0, 8), (1, 16), (2, 24)]]
+            ),
             ["refused and there"]
         );
         let swapped = [send(0, 8, Kind::Ok, Some(1)), send(2, 16, Kind::Ok, Some(0))].concat();

@@ -141,12 +141,7 @@ fn is_linearizable(calls: &[Call], limit: Duration) -> Option<bool> {
 }
 
 /// Returns the first call from `next` on that may come now, and the value after it.
-fn take_next(
-    calls: &[Call],
-    done: &[u64],
-    state: Option<i64>,
-    next: usize,
-) -> Option<(usize, Option<i64>)> {
+fn take_next(calls: &[Call], done: &[u64], state: Option<i64>, next: usize) -> Option<(usize, Option<i64>)> {
     let open = || calls.iter().enumerate().filter(|(at, _)| !has(done, *at));
     // Whatever ended before another one began comes before it.
     let first_end = open().map(|(_, call)| call.end).min()?;

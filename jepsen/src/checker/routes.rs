@@ -85,11 +85,8 @@ pub(crate) fn check(
         }
     }
     let leaders = leaders(printed, samples);
-    let mut counts = Counts {
-        terms: leaders.len(),
-        leader_changes: leaders.len().saturating_sub(1),
-        ..Counts::default()
-    };
+    let mut counts =
+        Counts { terms: leaders.len(), leader_changes: leaders.len().saturating_sub(1), ..Counts::default() };
     for namesrv in 0..namesrvs {
         check_namesrv(&leaders, ops, namesrv, &mut counts, findings);
     }

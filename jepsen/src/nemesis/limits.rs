@@ -34,7 +34,8 @@ impl Nemesis {
         for group in &groups {
             let bytes = group.get("blkio.throttle.io_service_bytes")?;
             let written = bytes.lines().filter(|line| line.contains("Write"));
-            let written: u64 = written.filter_map(|line| line.split(' ').next_back()?.parse::<u64>().ok()).sum();
+            let written: u64 =
+                written.filter_map(|line| line.split(' ').next_back()?.parse::<u64>().ok()).sum();
             ensure!(written > 0, "nothing was written under the limit");
         }
         Ok(())
@@ -162,7 +163,8 @@ impl Nemesis {
                 while Instant::now() < deadline {
                     there = !there;
                     for node in nodes {
-                        self.cluster.set_clock(*node, &if there { format!("{sign}{far}") } else { "+0".into() })?;
+                        self.cluster
+                            .set_clock(*node, &if there { format!("{sign}{far}") } else { "+0".into() })?;
                     }
                     sleep(STROBE).await;
                     if there {
@@ -211,7 +213,8 @@ impl Nemesis {
         let table = body.get("table")?;
         // "[ 0 days, 0 hours, 1 minutes, 2 seconds ]", by the wall clock.
         let text = table.get("runtime")?.as_str()?;
-        let mut numbers = text.split(|c: char| !c.is_ascii_digit() && c != '-').filter_map(|n| n.parse::<f64>().ok());
+        let mut numbers =
+            text.split(|c: char| !c.is_ascii_digit() && c != '-').filter_map(|n| n.parse::<f64>().ok());
         let (days, hours) = (numbers.next()?, numbers.next()?);
         let (minutes, seconds) = (numbers.next()?, numbers.next()?);
         Some((((days * 24.0 + hours) * 60.0 + minutes) * 60.0 + seconds, Instant::now()))

@@ -18,6 +18,11 @@ use crate::cluster::{Cluster, NAMESRVS, poll};
 use crate::history::Histories;
 use crate::plan::{Fault, Kind, Target};
 
+/// How often a fault is tried that takes no effect.
+const ATTEMPTS: u64 = 4;
+const ATTEMPT_PAUSE: Duration = Duration::from_secs(2);
+/// How long a fault waits for a leader to know whom it hits.
+const LEADER_WAIT: Duration = Duration::from_secs(2);
 /// How long a replica may take to end when its disk fails.
 const FAILURE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a replica that was started again may take to follow.
@@ -148,9 +153,21 @@ impl Nemesis {
         }
     }
 
+    /// Tries a few times: while one fault lasts, another one may find nobody to hit.
     async fn carry_out(&self, fault: Fault) {
+        for attempt in 0..ATTEMPTS {
+            let fault = Fault { seed: fault.seed.wrapping_add(attempt), ..fault };
+            if self.attempt(fault).await {
+                return;
+            }
+            sleep(ATTEMPT_PAUSE).await;
+        }
+    }
+
+    /// Returns whether the fault took effect.
+    async fn attempt(&self, fault: Fault) -> bool {
         let mut random = fastrand::Rng::with_seed(fault.seed);
-        let leader = self.cluster.leader_now().await;
+        let leader = self.cluster.leader(LEADER_WAIT).await.ok();
         let mut active = Active {
             impaired: BTreeSet::new(),
             hit_leader: false,
@@ -164,8 +181,12 @@ impl Nemesis {
             None => format!("{name} is over"),
             Some(reason) => format!("{name} took no effect: {reason}"),
         };
+        if ineffective.is_some() {
+            eprintln!("   {end}");
+        }
         self.histories.nemesis("stop", end);
         let stop = self.histories.now();
+        let took_effect = ineffective.is_none();
         self.lock().windows.push(Window {
             fault,
             start: active.start.as_secs_f64(),
@@ -175,6 +196,7 @@ impl Nemesis {
             text: active.text,
             ineffective,
         });
+        took_effect
     }
 
     async fn dispatch(
@@ -357,9 +379,8 @@ impl Nemesis {
     fn choose(&self, target: Target, leader: Option<usize>, random: &mut fastrand::Rng) -> Result<Taken<'_>> {
         let voters = self.cluster.options.nodes;
         let mut state = self.lock();
-        let mut free: Vec<usize> = (0..voters)
-            .filter(|node| !state.busy.contains(node) && self.cluster.is_running(*node))
-            .collect();
+        let mut free: Vec<usize> =
+            (0..voters).filter(|node| !state.busy.contains(node) && self.cluster.is_running(*node)).collect();
         random.shuffle(&mut free);
         let minority = (voters - 1) / 2;
         let nodes: Vec<usize> = match target {
@@ -395,8 +416,7 @@ impl Nemesis {
     /// Waits for the end of replicas that must end by themselves. Kills them if they do not.
     async fn must_end(&self, nodes: &[usize], why: &str) {
         for node in nodes {
-            let ended =
-                poll("the end", FAILURE_LIMIT, async || self.cluster.broker_ended(*node)).await;
+            let ended = poll("the end", FAILURE_LIMIT, async || self.cluster.broker_ended(*node)).await;
             if ended.is_err() {
                 self.cluster.kill_broker(*node);
                 self.wrong(format!("n{node} was still there {FAILURE_LIMIT:?} after {why}"));

@@ -28,13 +28,9 @@ pub(super) fn cuts(
     let one = BTreeSet::from([chosen]);
     let clients = BTreeSet::from([hosts.rust(), hosts.java()]);
     let namesrvs: BTreeSet<HostId> = hosts.namesrvs().collect();
-    let everyone: BTreeSet<HostId> =
-        all.iter().chain(&clients).chain(&namesrvs).copied().collect();
+    let everyone: BTreeSet<HostId> = all.iter().chain(&clients).chain(&namesrvs).copied().collect();
     let both = |a: &BTreeSet<HostId>, b: &BTreeSet<HostId>, effect: Effect| {
-        vec![
-            Rule { from: a.clone(), to: b.clone(), effect },
-            Rule { from: b.clone(), to: a.clone(), effect },
-        ]
+        vec![Rule { from: a.clone(), to: b.clone(), effect }, Rule { from: b.clone(), to: a.clone(), effect }]
     };
     let cut = |side: &BTreeSet<HostId>| both(side, &others(side), Effect::Drop);
     let minority = (voters.len() - 1) / 2;
@@ -52,12 +48,20 @@ pub(super) fn cuts(
         }
         Kind::LeaderMinority => {
             let side = side_with(leader?, minority.max(1));
-            Cuts { rules: cut(&side), text: format!("{side:?}, with the leader, from the others"), impaired: side }
+            Cuts {
+                rules: cut(&side),
+                text: format!("{side:?}, with the leader, from the others"),
+                impaired: side,
+            }
         }
         Kind::LeaderMajority => {
             let side = side_with(leader?, voters.len() - minority);
             let rest: BTreeSet<HostId> = voters.iter().copied().filter(|node| !side.contains(node)).collect();
-            Cuts { rules: cut(&rest), text: format!("{rest:?} from the others, with the leader"), impaired: rest }
+            Cuts {
+                rules: cut(&rest),
+                text: format!("{rest:?} from the others, with the leader"),
+                impaired: rest,
+            }
         }
         Kind::Ring => {
             // Each sees its neighbours: a majority, and a different one for each.
@@ -89,11 +93,7 @@ pub(super) fn cuts(
         Kind::DropResponse => {
             let peer = *shuffled.iter().find(|node| **node != chosen)?;
             Cuts {
-                rules: vec![Rule {
-                    from: one.clone(),
-                    to: BTreeSet::from([peer]),
-                    effect: Effect::Drop,
-                }],
+                rules: vec![Rule { from: one.clone(), to: BTreeSet::from([peer]), effect: Effect::Drop }],
                 text: format!("n{peer} misses what n{chosen} says"),
                 impaired: one,
             }

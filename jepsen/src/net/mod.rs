@@ -32,7 +32,8 @@ impl Net {
         for (id, name) in hosts.iter().enumerate() {
             let (namespace, device) = (format!("{prefix}{name}"), format!("{prefix}t{id}"));
             ip(&[], &format!("netns add {namespace}\n"))?;
-            let tap = sys::open_tap(&device).context("make a TAP device, which needs root and /dev/net/tun")?;
+            let tap =
+                sys::open_tap(&device).context("make a TAP device, which needs root and /dev/net/tun")?;
             ip(&[], &format!("link set dev {device} netns {namespace}\n"))?;
             let mut batch = format!(
                 "link set dev {device} name eth0\nlink set dev eth0 address {} mtu 1500\nlink set dev lo up\n\
@@ -55,10 +56,22 @@ impl Net {
         format!("{}{}", self.prefix, self.hosts[host])
     }
 
-    /// Returns a command that runs on a host. `ip` becomes the program, so its process id is the program's.
+    /// Returns what in front of a program puts it on a host. It becomes the program, so its process id is the
+    /// program's.
+    ///
+    /// Not `ip netns exec`, which makes a namespace of mounts, too: a disk that is unmounted here would stay mounted
+    /// there.
+    /// `setpriv` has it killed when this process ends, however that comes.
+    pub(crate) fn prefix(&self, host: HostId) -> Vec<String> {
+        let namespace = format!("--net=/run/netns/{}", self.namespace(host));
+        ["nsenter", &namespace, "setpriv", "--pdeathsig", "KILL"].map(str::to_owned).to_vec()
+    }
+
+    /// Returns a command that runs on a host.
     pub(crate) fn command(&self, host: HostId, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.namespace(host)]).arg(program);
+        let prefix = self.prefix(host);
+        let mut command = Command::new(&prefix[0]);
+        command.args(&prefix[1..]).arg(program);
         command
     }
 }

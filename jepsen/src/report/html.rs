@@ -69,8 +69,10 @@ pub(super) fn page(outcome: &Outcome, svg: &str) -> String {
             seconds.len()
         );
     }
-    text.push_str("</table>\n<h2>Faults</h2><table><tr><th>from</th><th>to</th><th>fault</th><th>whom, how</th>\
-                   <th>effect</th></tr>\n");
+    text.push_str(
+        "</table>\n<h2>Faults</h2><table><tr><th>from</th><th>to</th><th>fault</th><th>whom, how</th>\
+                   <th>effect</th></tr>\n",
+    );
     for window in &outcome.windows {
         let _ = writeln!(
             text,

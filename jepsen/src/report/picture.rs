@@ -75,7 +75,8 @@ impl Picture {
         top += self.nodes as f64 * STRIP + GAP;
         self.draw_lag(canvas, top);
         let seconds = self.length.as_secs();
-        let step = [5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600].into_iter().find(|step| seconds / step <= 24);
+        let step =
+            [5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600].into_iter().find(|step| seconds / step <= 24);
         for second in (0..=seconds).step_by(step.unwrap_or(3600) as usize) {
             let x = self.x(second as f64);
             canvas.line((x, bottom), (x, bottom + 4.0), BLACK);
@@ -113,7 +114,9 @@ impl Picture {
         canvas.text((10.0, top + 48.0), "refused", ORANGE);
         // 0.1 ms to 10 s.
         let y = |seconds: f64| top + LATENCY * (1.0 - ((seconds * 10_000.0).max(1.0).log10() / 5.0).min(1.0));
-        for (seconds, name) in [(0.0001, "0.1 ms"), (0.001, "1 ms"), (0.01, "10 ms"), (0.1, "100 ms"), (1.0, "1 s")] {
+        for (seconds, name) in
+            [(0.0001, "0.1 ms"), (0.001, "1 ms"), (0.01, "10 ms"), (0.1, "100 ms"), (1.0, "1 s")]
+        {
             canvas.line((LEFT, y(seconds)), (WIDTH - RIGHT, y(seconds)), [225; 3]);
             canvas.text((LEFT - 50.0, y(seconds) - 5.0), name, GREY);
         }

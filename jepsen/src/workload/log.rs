@@ -122,12 +122,16 @@ pub(crate) async fn read_all(
                     }
                 }
                 Pulled::Moved(to) => {
-                    return Err(format!("{address}: queue {queue} of {topic} ends at {offset}, goes on at {to}"));
+                    return Err(format!(
+                        "{address}: queue {queue} of {topic} ends at {offset}, goes on at {to}"
+                    ));
                 }
                 Pulled::Failed => {
                     failures += 1;
                     if failures == 20 {
-                        return Err(format!("{address}: queue {queue} of {topic} cannot be read at {offset}"));
+                        return Err(format!(
+                            "{address}: queue {queue} of {topic} cannot be read at {offset}"
+                        ));
                     }
                     tokio::time::sleep(Duration::from_millis(250)).await;
                 }

@@ -26,11 +26,17 @@ const PATIENCE: Duration = Duration::from_secs(30);
 enum Line {
     Ready,
     /// A send was acknowledged.
-    Ok { id: u64 },
+    Ok {
+        id: u64,
+    },
     /// A send ended without saying whether it was stored.
-    Info { id: u64 },
+    Info {
+        id: u64,
+    },
     /// A message came in.
-    Got { id: u64 },
+    Got {
+        id: u64,
+    },
 }
 
 /// A running worker.
@@ -45,7 +51,7 @@ pub(crate) struct Worker {
 #[derive(Debug, Clone)]
 pub(crate) struct Java {
     pub(crate) class_path: String,
-    /// `ip netns exec ...`: what puts them on their host.
+    /// What puts them on their host.
     pub(crate) prefix: Vec<String>,
     pub(crate) namesrvs: String,
     /// Where they print what is not for us.
@@ -58,7 +64,14 @@ impl Java {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
         let mut child = tokio::process::Command::new(&self.prefix[0])
             .args(&self.prefix[1..])
-            .args(["java", "-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", &self.class_path])
+            .args([
+                "java",
+                "-Xmx128m",
+                "-XX:TieredStopAtLevel=1",
+                "-XX:+UseSerialGC",
+                "-cp",
+                &self.class_path,
+            ])
             .args(["Worker", role, &self.namesrvs, TOPIC])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -142,10 +155,7 @@ pub(crate) async fn consume(
 
 /// Builds the worker; returns its class path.
 pub(crate) fn build(folder: &std::path::Path) -> Result<String> {
-    let output = std::process::Command::new("bash")
-        .arg(folder.join("build"))
-        .output()
-        .context("run bash")?;
+    let output = std::process::Command::new("bash").arg(folder.join("build")).output().context("run bash")?;
     let errors = String::from_utf8_lossy(&output.stderr);
     anyhow::ensure!(output.status.success(), "the Java worker cannot be built: {errors}");
     let text = String::from_utf8(output.stdout)?;

@@ -98,10 +98,9 @@ async fn read(caller: &Caller, address: &str, workload: Workload, key: u64) -> O
             22,
         ),
         // TOPIC_NOT_EXIST.
-        Workload::Topics => (
-            Command::request(RequestCode::GetTopicConfig).with_field("topic", format!("Register{key}")),
-            17,
-        ),
+        Workload::Topics => {
+            (Command::request(RequestCode::GetTopicConfig).with_field("topic", format!("Register{key}")), 17)
+        }
         _ => (
             offset_request(RequestCode::QueryConsumerOffset, key).with_field("setZeroIfNotFound", "false"),
             22,

@@ -27,7 +27,8 @@ pub(crate) async fn watch(mut context: Context, namesrv: usize) {
             && let Ok(route) = json::from_slice::<TopicRouteData>(&answer.body.to_bytes())
         {
             let master = route.broker_datas.first().and_then(|group| group.broker_addrs.get(&0)).cloned();
-            let at = master.as_ref().and_then(|master| context.servers.brokers.iter().position(|a| a == master));
+            let at =
+                master.as_ref().and_then(|master| context.servers.brokers.iter().position(|a| a == master));
             if master.is_some() && at != last {
                 last = at;
                 process.invoke("route", Value::None, node);

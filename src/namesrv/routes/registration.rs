@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use tracing::{debug, info, warn};
 
 use super::{Life, MASTER_ID, Member, MinIdChange, RouteTable, SILENCE_MS};
+use crate::env::KnownBad;
 use crate::model::{Perm, Topic, TopicConfig};
 use crate::remoting::body::{BrokerData, QueueData, TopicConfigAndMappingSerializeWrapper};
 
@@ -86,7 +87,8 @@ impl RouteTable {
             let holder = Member { cluster: member.cluster.clone(), address: holder.clone() };
             let holder_version = self.lives.get(&holder).map(|life| life.data_version.state_version);
             let version = registration.table.data_version.state_version;
-            if holder_version.is_some_and(|holder_version| holder_version > version) {
+            let is_older = holder_version.is_some_and(|holder_version| holder_version > version);
+            if is_older && !KnownBad::LowerTermAccepted.is_on() {
                 warn!(
                     broker_name,
                     broker_id,
@@ -135,7 +137,8 @@ impl RouteTable {
         let Registration { member, broker_name, broker_id, .. } = registration;
         let term = registration.table.data_version.state_version;
         let newest = self.master_terms.get(broker_name).copied();
-        if *broker_id != MASTER_ID || newest.is_none_or(|newest| newest <= term) {
+        let is_new = newest.is_none_or(|newest| newest <= term) || KnownBad::LowerTermAccepted.is_on();
+        if *broker_id != MASTER_ID || is_new {
             return false;
         }
         warn!(broker_name, peer = member.address, term, newest, "ignore a master of the past");

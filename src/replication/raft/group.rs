@@ -532,12 +532,12 @@ impl Group {
             leader: None,
             leader_address: None,
             first_index: entries.first_index().unwrap_or_default(),
-            last_index: entries.last().map(|last| last.index).unwrap_or_default(),
+            last_index: LogIndex(0),
             committed_index: index(applied),
             applied_index: index(applied),
             snapshot_index: None,
             log_min: log.min(),
-            log_end: entries.end(),
+            log_end: log.min(),
             quorum_age_ms: None,
             leader_changes: self.leader_changes.load(Ordering::Relaxed),
             members: Vec::new(),
@@ -545,6 +545,9 @@ impl Group {
         if let Some(raft) = self.raft.get() {
             self.fill_status(raft, &mut status);
         }
+        // Last: what is committed is in the log, also for somebody who asks while entries come in.
+        status.last_index = entries.last().map(|last| last.index).unwrap_or_default();
+        status.log_end = entries.end();
         status
     }
 
