@@ -62,7 +62,12 @@ enum Mode {
         run: PathBuf,
     },
     /// Builds with a mistake, which must all be caught (they need `--features known-bad`)
-    KnownBad(Choice),
+    KnownBad {
+        #[command(flatten)]
+        choice: Choice,
+        /// Only these mistakes
+        mistakes: Vec<String>,
+    },
     /// Writes the table of all results into jepsen/README.md
     Table,
 }
@@ -103,7 +108,9 @@ fn main() -> Result<ExitCode> {
         Mode::Nightly(choice) => run_all(scenarios::nightly(&choice_of(&choice)?), &cli.results, &tools)?,
         Mode::Soak { choice, minutes } => soak(&choice_of(&choice)?, minutes, &cli.results, &tools)?,
         Mode::Replay { run } => replay(&run, &cli.results, &tools)?,
-        Mode::KnownBad(choice) => known_bad(&choice_of(&choice)?, &cli.results, &tools)?,
+        Mode::KnownBad { choice, mistakes } => {
+            known_bad(&choice_of(&choice)?, &mistakes, &cli.results, &tools)?
+        }
         Mode::Table => unreachable!("handled above"),
     };
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -258,9 +265,17 @@ fn replay(run: &std::path::Path, results: &std::path::Path, tools: &Tools) -> Re
 }
 
 /// Every mistake must be caught by one of its runs.
-fn known_bad(choice: &scenarios::Choice, results: &std::path::Path, tools: &Tools) -> Result<bool> {
+fn known_bad(
+    choice: &scenarios::Choice,
+    only: &[String],
+    results: &std::path::Path,
+    tools: &Tools,
+) -> Result<bool> {
     let mut missed = Vec::new();
     for (mistake, specs) in scenarios::known_bad(choice) {
+        if !only.is_empty() && !only.iter().any(|name| name == mistake) {
+            continue;
+        }
         let started = std::time::Instant::now();
         let mut caught = None;
         for spec in specs {

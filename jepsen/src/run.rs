@@ -272,14 +272,18 @@ async fn carry_out(
     nemesis.run(plan).await;
     nemesis.heal().await;
     let mut findings = Findings::default();
-    if let Err(error) = cluster.healthy(HEALTH_LIMIT).await {
+    // What is broken already needs no patience.
+    let limit = if nemesis.result().1.is_empty() { HEALTH_LIMIT } else { Duration::from_secs(20) };
+    let healthy = cluster.healthy(limit).await;
+    if let Err(error) = &healthy {
         findings.add("does not recover", format!("{error:#}; {:?}", cluster.statuses().await));
     }
+    let (limit, tries) = if healthy.is_ok() { (limit, 20) } else { (Duration::from_secs(5), 1) };
     tokio::time::sleep(QUIET).await;
     let to = histories.now();
     clients.stop().await?;
     stop_java.send_replace(true);
-    let settled = settled(&cluster).await;
+    let settled = settled(&cluster, limit).await;
     let end = settled.as_ref().copied().unwrap_or(0);
     if let Err(error) = settled {
         findings.add("replicas do not settle", format!("{error:#}"));
@@ -288,7 +292,7 @@ async fn carry_out(
     let mut drained_ids = Vec::new();
     for node in 0..spec.nodes {
         let address = cluster.broker_address(node);
-        match log::read_all(&address, log::TOPIC, log::QUEUES).await {
+        match log::read_all(&address, log::TOPIC, log::QUEUES, tries).await {
             Ok(stored) => {
                 let ids =
                     |(offset, body): (u64, Vec<u8>)| (offset, log::id_of(&body).unwrap_or(log::DAMAGED));
@@ -299,7 +303,7 @@ async fn carry_out(
             }
             Err(error) => findings.add("cannot be read", error),
         }
-        match log::read_all(&address, queue::TOPIC, queue::QUEUES).await {
+        match log::read_all(&address, queue::TOPIC, queue::QUEUES, tries).await {
             Ok(stored) => {
                 let id = |(_, body): (u64, Vec<u8>)| String::from_utf8(body).ok()?.parse::<u64>().ok();
                 drained_ids = stored.into_iter().flatten().map(|one| id(one).unwrap_or(u64::MAX)).collect();
@@ -309,7 +313,8 @@ async fn carry_out(
     }
     let mut not_covered = Vec::new();
     if !workers.is_empty() {
-        wait_for_delivery(&histories, &drained_ids).await;
+        wait_for_delivery(&histories, &drained_ids, if healthy.is_ok() { DELIVERY_LIMIT } else { limit })
+            .await;
         drained.send_replace(true);
         while let Some(ended) = workers.join_next().await {
             if let Err(error) = ended? {
@@ -567,8 +572,8 @@ async fn make_topics(cluster: &Cluster) -> Result<()> {
 }
 
 /// Waits until all replicas have applied all that there is, while nobody writes. Returns the end of the log.
-async fn settled(cluster: &Cluster) -> Result<u64> {
-    poll("replicas with equal logs", HEALTH_LIMIT, async || {
+async fn settled(cluster: &Cluster, within: Duration) -> Result<u64> {
+    poll("replicas with equal logs", within, async || {
         let statuses = cluster.statuses().await;
         let (_, first) = statuses.first()?;
         let equal = |status: &quorate::remoting::body::RaftStatus| {
@@ -582,9 +587,9 @@ async fn settled(cluster: &Cluster) -> Result<u64> {
 }
 
 /// Waits until push consumers have got all that is in the queue, or their time is up.
-async fn wait_for_delivery(histories: &Histories, drained: &[u64]) {
+async fn wait_for_delivery(histories: &Histories, drained: &[u64], within: Duration) {
     let wanted: std::collections::HashSet<u64> = drained.iter().copied().collect();
-    let _ = cluster::poll("deliveries", DELIVERY_LIMIT, async || {
+    let _ = cluster::poll("deliveries", within, async || {
         let got: std::collections::HashSet<u64> = histories
             .of(Workload::Queue)
             .iter()

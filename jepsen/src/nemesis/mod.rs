@@ -99,6 +99,14 @@ impl Nemesis {
         tokio::select! {
             _ = futures_util::future::join_all(faults) => {}
             () = self.watch() => {}
+            () = self.is_caught(), if self.cluster.options.known_bad.is_some() => {}
+        }
+    }
+
+    /// Waits until a replica does what it must not do: enough to know of servers that are wrong on purpose.
+    async fn is_caught(&self) {
+        while self.lock().wrong.is_empty() {
+            sleep(Duration::from_millis(200)).await;
         }
     }
 

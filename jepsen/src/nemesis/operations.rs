@@ -93,7 +93,7 @@ impl Nemesis {
     pub(super) async fn segments(&self, active: &mut Active) -> Result<()> {
         active.text = format!("{BURST} messages of {BURST_BYTES} bytes");
         self.note(Kind::Segments, active);
-        let before = self.newest_snapshot().await;
+        let before = self.newest_snapshot();
         let caller = client::Caller::new();
         let body = "s".repeat(BURST_BYTES);
         let mut acked = 0;
@@ -102,14 +102,17 @@ impl Nemesis {
             let sent = caller.send(&address, "Storm", 0, body.as_bytes(), Duration::from_secs(2)).await;
             acked += usize::from(matches!(sent, client::Sent::Acked { .. }));
         }
-        let after = self.newest_snapshot().await;
+        let after = self.newest_snapshot();
         active.text += &format!(", {acked} acknowledged");
         ensure!(after > before, "no snapshot was made: {acked} messages acknowledged");
         Ok(())
     }
 
-    async fn newest_snapshot(&self) -> u64 {
-        let statuses = self.cluster.statuses().await;
-        statuses.iter().filter_map(|(_, status)| status.snapshot_index).max().unwrap_or(0)
+    /// Returns the position of the newest snapshot that any replica has in its store.
+    fn newest_snapshot(&self) -> u64 {
+        let folders =
+            (0..self.cluster.options.nodes).map(|node| self.cluster.store(node).join("raft/snapshot"));
+        let files = folders.filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten();
+        files.filter_map(|file| file.file_name().to_str()?.parse().ok()).max().unwrap_or(0)
     }
 }

@@ -16,6 +16,8 @@ const FILLER: u64 = 900;
 const PATIENCE: Duration = Duration::from_millis(2500);
 /// Messages after which a sender goes on to another replica.
 const AT_ONE: u64 = 50;
+/// How long a part of everything may take.
+const READ_ALL_PATIENCE: Duration = Duration::from_secs(5);
 /// How often a reader looks for more.
 const READ_PACE: Duration = Duration::from_millis(40);
 
@@ -103,6 +105,7 @@ pub(crate) async fn read_all(
     address: &str,
     topic: &str,
     queues: u32,
+    failures_max: u32,
 ) -> Result<Vec<Vec<(u64, Vec<u8>)>>, String> {
     let caller = Caller::new();
     let mut all = Vec::new();
@@ -111,12 +114,12 @@ pub(crate) async fn read_all(
         let mut failures = 0;
         loop {
             let offset = stored.last().map_or(0, |(offset, _)| offset + 1);
-            match caller.pull(address, topic, queue, offset, Duration::from_secs(5)).await {
+            match caller.pull(address, topic, queue, offset, READ_ALL_PATIENCE).await {
                 Pulled::Found(messages) => stored.extend(messages),
                 Pulled::Nothing => break,
                 Pulled::Moved(to) if stored.is_empty() => {
                     // Retained from there on.
-                    match caller.pull(address, topic, queue, to, Duration::from_secs(5)).await {
+                    match caller.pull(address, topic, queue, to, READ_ALL_PATIENCE).await {
                         Pulled::Found(messages) => stored.extend(messages),
                         _ => break,
                     }
@@ -128,7 +131,7 @@ pub(crate) async fn read_all(
                 }
                 Pulled::Failed => {
                     failures += 1;
-                    if failures == 20 {
+                    if failures >= failures_max {
                         return Err(format!(
                             "{address}: queue {queue} of {topic} cannot be read at {offset}"
                         ));
