@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use rustix::fs::FlockOperation;
 
-use super::faults::dead;
+use super::faults::{Change, dead};
 use super::{Faults, KnownBad};
 
 /// The kernel takes no more pieces in one call (`UIO_MAXIOV`).
@@ -78,8 +78,11 @@ impl Disk {
 
     /// Opens a file for reading and writing; makes it if `create`. Never truncates.
     pub fn open(&self, path: &Path, create: bool) -> io::Result<File> {
-        if create && !path.try_exists()? {
-            self.change()?;
+        if let Some(faults) = &self.faults
+            && create
+            && !path.try_exists()?
+        {
+            faults.create(path)?;
         }
         let file = OpenOptions::new().read(true).write(true).create(create).truncate(false).open(path)?;
         Ok(File { file, path: path.to_owned(), faults: self.faults.clone() })
@@ -100,15 +103,14 @@ impl Disk {
         file.set_len(0)?;
         file.write_all_at(content, 0)?;
         file.sync_all()?;
-        self.change()?;
+        self.faulted(|faults| faults.change(Change::Write, path))?;
         match fs::read(path) {
             Ok(old) if old != content => fs::write(with_suffix(path, ".bak"), old)?,
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        self.change()?;
-        fs::rename(&temporary, path)?;
+        self.rename(&temporary, path)?;
         match path.parent() {
             Some(folder) => self.sync_folder(folder),
             None => Ok(()),
@@ -117,24 +119,39 @@ impl Disk {
 
     /// Gives a file another name in the same file system; a file of that name is replaced.
     pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.change()?;
+        self.faulted(|faults| faults.rename(from, to))?;
         fs::rename(from, to)
     }
 
     /// Removes a file. Maps of it stay readable until they are dropped.
     pub fn remove(&self, path: &Path) -> io::Result<()> {
-        self.change()?;
+        self.faulted(|faults| faults.remove(path))?;
         fs::remove_file(path)
     }
 
     /// Removes a folder with all that is in it.
     pub fn remove_folder(&self, path: &Path) -> io::Result<()> {
-        self.change()?;
+        self.faulted(|faults| faults.remove_folder(path))?;
         fs::remove_dir_all(path)
     }
 
-    /// Makes a folder and its parents.
+    /// Makes a folder and its parents, durably.
     pub fn make_folder(&self, path: &Path) -> io::Result<()> {
+        // The folder itself even if it is there: whoever made it may have died before the sync.
+        let mut unsynced = vec![path];
+        for folder in path.ancestors().skip(1) {
+            if folder.as_os_str().is_empty() || folder.try_exists()? {
+                break;
+            }
+            unsynced.push(folder);
+        }
+        self.make_folder_unsynced(path)?;
+        unsynced.iter().filter_map(|folder| folder.parent()).try_for_each(|parent| self.sync_folder(parent))
+    }
+
+    /// Makes a folder and its parents, not durably: the folders that they are in have to be synced.
+    pub fn make_folder_unsynced(&self, path: &Path) -> io::Result<()> {
+        self.faulted(|faults| faults.make_folder(path))?;
         fs::create_dir_all(path)
     }
 
@@ -165,7 +182,9 @@ impl Disk {
 
     /// Makes everything on the file system of `path` durable: for many files at once.
     pub fn sync_file_system(&self, path: &Path) -> io::Result<()> {
-        if !before_sync(self.faults.as_deref(), None)? {
+        if let Some(faults) = &self.faults
+            && !faults.sync(path, None)?
+        {
             return Ok(());
         }
         Ok(rustix::fs::syncfs(fs::File::open(path)?)?)
@@ -176,7 +195,10 @@ impl Disk {
         // The parent of a bare file name is empty and means the current folder.
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         let folder = fs::File::open(path)?;
-        if before_sync(self.faults.as_deref(), Some(&folder))? { folder.sync_all() } else { Ok(()) }
+        match &self.faults {
+            Some(faults) if !faults.sync_folder(path)? => Ok(()),
+            _ => folder.sync_all(),
+        }
     }
 
     /// Returns how full the file system of `path` is.
@@ -213,8 +235,8 @@ impl Disk {
         Ok(lock)
     }
 
-    fn change(&self) -> io::Result<()> {
-        self.faults.as_ref().map_or(Ok(()), |faults| faults.change())
+    fn faulted(&self, change: impl FnOnce(&Faults) -> io::Result<()>) -> io::Result<()> {
+        self.faults.as_deref().map_or(Ok(()), change)
     }
 }
 
@@ -255,7 +277,7 @@ impl File {
 
     /// Writes all of `buf` at `offset`. After an error any prefix may have been written.
     pub fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        let whole = self.before_write(offset, buf.len())?;
+        let whole = self.before_write(Change::Write, offset, buf.len())?;
         self.file.write_all_at(&buf[..whole], offset)?;
         if whole < buf.len() { Err(dead()) } else { Ok(()) }
     }
@@ -263,17 +285,19 @@ impl File {
     /// Makes the content durable, not the times. An error must stop the broker: the kernel may have dropped
     /// the pages that it could not write.
     pub fn sync_data(&self) -> io::Result<()> {
-        if before_sync(self.faults.as_deref(), Some(&self.file))? { self.file.sync_data() } else { Ok(()) }
+        if self.before_sync()? { self.file.sync_data() } else { Ok(()) }
     }
 
     /// Makes the content and the file's size and times durable.
     pub fn sync_all(&self) -> io::Result<()> {
-        if before_sync(self.faults.as_deref(), Some(&self.file))? { self.file.sync_all() } else { Ok(()) }
+        if self.before_sync()? { self.file.sync_all() } else { Ok(()) }
     }
 
     /// Sets the length without allocating blocks.
     pub fn set_len(&self, len: u64) -> io::Result<()> {
-        self.change()?;
+        if let Some(faults) = &self.faults {
+            faults.set_len(&self.path, &self.file, len)?;
+        }
         self.file.set_len(len)
     }
 
@@ -281,7 +305,7 @@ impl File {
     ///
     /// Where the file system cannot, the missing bytes are written as zeros.
     pub fn allocate(&self, len: u64) -> io::Result<()> {
-        self.before_write(0, 0)?;
+        self.before_write(Change::Allocate, 0, 0)?;
         match rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), 0, len) {
             Ok(()) => Ok(()),
             Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
@@ -343,7 +367,8 @@ impl File {
         if len == 0 {
             return Ok(());
         }
-        if self.before_write(offset, usize::try_from(len).unwrap_or(usize::MAX))? as u64 != len {
+        let whole = usize::try_from(len).unwrap_or(usize::MAX);
+        if self.before_write(Change::Zero, offset, whole)? != whole {
             return Err(dead());
         }
         match rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::ZERO_RANGE, offset, len) {
@@ -399,22 +424,19 @@ impl File {
         &self.file
     }
 
-    fn change(&self) -> io::Result<()> {
-        self.faults.as_ref().map_or(Ok(()), |faults| faults.change())
-    }
-
     /// Returns how many of `len` bytes are to be written.
-    fn before_write(&self, offset: u64, len: usize) -> io::Result<usize> {
-        self.faults.as_ref().map_or(Ok(len), |faults| faults.write(&self.file, offset, len))
+    fn before_write(&self, change: Change, offset: u64, len: usize) -> io::Result<usize> {
+        let faults = self.faults.as_ref();
+        faults.map_or(Ok(len), |faults| faults.write(change, &self.path, &self.file, offset, len))
     }
-}
 
-/// Returns whether a sync is to be carried out.
-fn before_sync(faults: Option<&Faults>, file: Option<&fs::File>) -> io::Result<bool> {
-    if KnownBad::SkipSync.is_on() {
-        return Ok(false);
+    /// Returns whether a sync is to be carried out.
+    fn before_sync(&self) -> io::Result<bool> {
+        if KnownBad::SkipSync.is_on() {
+            return Ok(false);
+        }
+        self.faults.as_ref().map_or(Ok(true), |faults| faults.sync(&self.path, Some(&self.file)))
     }
-    faults.map_or(Ok(true), |faults| faults.sync(file))
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
@@ -432,6 +454,22 @@ mod tests {
         let usage = DiskUsage { total_bytes: 100, used_bytes: 30, free_bytes: 20 };
         assert_eq!(usage.ratio(), 0.6);
         assert_eq!(DiskUsage { total_bytes: 0, used_bytes: 0, free_bytes: 0 }.ratio(), 0.0);
+    }
+
+    #[test]
+    fn a_folder_that_was_made_survives_the_power() {
+        let parent = tempfile::tempdir().unwrap();
+        let faults = Arc::new(Faults::with_power());
+        let disk = Disk::faulty(Arc::clone(&faults));
+        let folder = parent.path().join("a/b/c");
+        disk.make_folder(&folder).unwrap();
+        // One process made it, and died before the sync; the next one finds it there.
+        disk.make_folder_unsynced(&parent.path().join("d")).unwrap();
+        disk.make_folder(&parent.path().join("d")).unwrap();
+        disk.make_folder_unsynced(&parent.path().join("e")).unwrap();
+        faults.die();
+        faults.lose_power(|| true).unwrap();
+        assert!(folder.is_dir() && parent.path().join("d").is_dir() && !parent.path().join("e").exists());
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub use binary::{from_binary, to_binary};
 pub use clock::Clock;
 pub use date::civil;
 pub use disk::{Disk, DiskUsage, File, Lock};
-pub use faults::Faults;
+pub use faults::{Change, Faults};
 pub use known_bad::KnownBad;
 pub use logging::start_logging;
 pub use machine::memory_bytes;
