@@ -77,11 +77,11 @@ pub(super) fn membership_from_bytes(bytes: &[u8]) -> io::Result<Membership> {
 }
 
 /// A vote as the file has it.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SavedVote {
-    term: u64,
-    node: u64,
-    committed: bool,
+    pub(super) term: u64,
+    pub(super) node: u64,
+    pub(super) committed: bool,
 }
 
 impl From<&Vote> for SavedVote {

@@ -1,6 +1,7 @@
 //! The small files of a replica, below `raft/` in its store. Each is replaced as a whole: temporary file, sync, rename,
 //! sync of the folder; but for the vote, which must not need room on the disk: it has two places in a file of fixed size,
-//! written in turn, so that a write that is cut off leaves the vote before it.
+//! written in turn, so that a write that is cut off leaves the vote before it. A new file says in the first place that
+//! there was no vote yet.
 //!
 //! | file | holds | failure thought of |
 //! |---|---|---|
@@ -35,6 +36,8 @@ const BARRIER: &[u8; 8] = b"QUORBAR1";
 const VOTE_PLACE: u64 = 4096;
 /// Bytes of a vote in its place: magic, CRC, number, term, replica, whether it is committed.
 const VOTE_LEN: usize = 12 + 8 + 8 + 8 + 1;
+/// Stands in a new file, so that a first vote that is cut off is none, and not one that rotted.
+const NO_VOTE: SavedVote = SavedVote { term: 0, node: 0, committed: false };
 
 /// Who this replica is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,10 +59,8 @@ pub(super) struct Files {
 
 impl Files {
     pub(super) fn open(folder: PathBuf, disk: Disk) -> io::Result<Self> {
+        disk.make_folder(&folder)?;
         disk.make_folder(&folder.join("snapshot"))?;
-        if let Some(parent) = folder.parent() {
-            disk.sync_folder(parent)?;
-        }
         let files = Self { folder, disk, committed: Mutex::new(None) };
         files.make_vote()?;
         Ok(files)
@@ -70,7 +71,8 @@ impl Files {
     }
 
     pub(super) fn vote(&self) -> io::Result<Option<Vote>> {
-        Ok(self.newest_vote()?.map(|(_, vote)| vote.into()))
+        let newest = self.newest_vote()?.filter(|(_, vote)| *vote != NO_VOTE);
+        Ok(newest.map(|(_, vote)| vote.into()))
     }
 
     pub(super) fn save_vote(&self, vote: &Vote) -> io::Result<()> {
@@ -105,16 +107,15 @@ impl Files {
         Ok(newest)
     }
 
-    /// Makes the file of the vote, all zero, with its blocks.
+    /// Makes the file of the vote, with its blocks.
     fn make_vote(&self) -> io::Result<()> {
         let path = self.folder.join("vote");
         if self.disk.exists(&path)? && self.disk.open(&path, false)?.len()? == 2 * VOTE_PLACE {
             return Ok(());
         }
-        let file = self.disk.open(&path, true)?;
-        file.write_all_at(&vec![0; usize::try_from(2 * VOTE_PLACE).expect("two places are small")], 0)?;
-        file.sync_all()?;
-        self.disk.sync_folder(&self.folder)
+        let mut bytes = to_file(VOTE, &(0u64, NO_VOTE));
+        bytes.resize(usize::try_from(2 * VOTE_PLACE).expect("two places are small"), 0);
+        self.disk.replace(&path, &bytes)
     }
 
     pub(super) fn replica(&self) -> io::Result<Option<ReplicaFile>> {
@@ -238,4 +239,32 @@ impl Files {
 /// Decodes a snapshot as it is sent.
 pub(super) fn decode_snapshot(bytes: &[u8]) -> io::Result<StateImage> {
     from_file(IMAGE, bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::env::Faults;
+
+    #[test]
+    fn a_first_vote_that_is_cut_off_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let faults = Arc::new(Faults::default());
+        let open = |disk| Files::open(folder.path().join("raft"), disk).unwrap();
+        let files = open(Disk::faulty(Arc::clone(&faults)));
+        faults.die_after(1);
+        assert!(files.save_vote(&Vote::new(7, 3)).is_err());
+        let files = open(Disk::real());
+        assert_eq!(files.vote().unwrap(), None);
+        for vote in [Vote::new(7, 3), Vote::new_committed(7, 3)] {
+            files.save_vote(&vote).unwrap();
+            assert_eq!(files.vote().unwrap(), Some(vote));
+        }
+        // Both places: one of them had an acknowledged vote.
+        let file = Disk::real().open(&folder.path().join("raft/vote"), false).unwrap();
+        [20, 20 + VOTE_PLACE].into_iter().for_each(|at| file.write_all_at(&[9], at).unwrap());
+        assert!(files.vote().is_err());
+    }
 }
