@@ -9,7 +9,7 @@
 //! Big-endian; an entry's number is its queue offset. Derived from the log: entries that were not yet written
 //! to the file when the process died are made again by recovery. Source: RocketMQ `ConsumeQueue`.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -493,12 +493,12 @@ impl ConsumeQueues {
         Ok(())
     }
 
-    /// Removes all queues and their files.
+    /// Removes all queues and their files, those that were not loaded too.
     pub(super) fn clear(&self) -> Result<()> {
-        for topic in self.topics() {
-            self.remove_topic(&topic)?;
-        }
-        Ok(())
+        let folders = self.list(&self.folder)?;
+        let on_disk = folders.iter().filter_map(|folder| name_of(folder)).map(Topic::new);
+        let topics: BTreeSet<Topic> = self.topics().into_iter().chain(on_disk).collect();
+        topics.iter().try_for_each(|topic| self.remove_topic(topic))
     }
 
     /// Makes a queue that holds nothing and never did go on at `offset`.

@@ -205,10 +205,12 @@ impl Index {
         }
     }
 
-    /// Removes all files.
+    /// Removes all files, those that were not loaded too.
     pub(super) fn clear(&self) -> Result<()> {
-        let files: Vec<_> = self.lock().drain(..).collect();
-        files.iter().try_for_each(|file| self.remove(&file.path))
+        let mut files = self.lock();
+        files.clear();
+        let paths = self.disk.list(&self.folder).map_err(|error| Error::io("list", &self.folder, error))?;
+        paths.iter().try_for_each(|path| self.remove(path))
     }
 
     fn put_key(&self, text: &str, record: &Record<'_>) -> Result<()> {
