@@ -84,6 +84,8 @@ struct State {
     written: u64,
     /// Entries below are durable.
     synced: u64,
+    /// True if files were made, cut or removed since the last sync.
+    files_changed: bool,
     /// True if entries came since the last flush.
     active: bool,
     /// Set when the queue's topic is deleted: nothing is written any more.
@@ -95,9 +97,27 @@ impl State {
         self.tail_start + self.tail.len() as u64
     }
 
-    fn start_at(&mut self, offset: u64) {
-        *self = Self { min: offset, tail_start: offset, written: offset, synced: offset, ..Self::default() };
+    fn begin_sync(&mut self) -> Unsynced {
+        Unsynced { written: self.written, files_changed: std::mem::take(&mut self.files_changed) }
     }
+
+    fn start_at(&mut self, offset: u64) {
+        let files_changed = self.files_changed;
+        *self = Self {
+            min: offset,
+            tail_start: offset,
+            written: offset,
+            synced: offset,
+            files_changed,
+            ..Self::default()
+        };
+    }
+}
+
+/// What a sync makes durable.
+struct Unsynced {
+    written: u64,
+    files_changed: bool,
 }
 
 impl ConsumeQueue {
@@ -188,26 +208,51 @@ impl ConsumeQueue {
         if state.tail.is_empty() {
             state.tail.shrink_to_fit();
         }
-        Ok(state.written > state.synced)
+        Ok(state.written > state.synced || state.files_changed)
     }
 
     /// Syncs what [`ConsumeQueue::flush`] wrote.
     pub(super) fn sync(&self) -> Result<()> {
-        let (from, to) = {
-            let state = self.lock();
+        let (from, Unsynced { written, files_changed }) = {
+            let mut state = self.lock();
             if state.deleted {
                 return Ok(());
             }
-            (state.synced, state.written)
+            (state.synced, state.begin_sync())
         };
+        let synced = self.sync_files(from, written, files_changed);
+        match synced {
+            Ok(()) => self.mark_synced(written),
+            Err(_) => self.lock().files_changed |= files_changed,
+        }
+        synced
+    }
+
+    fn sync_files(&self, from: u64, to: u64, files_changed: bool) -> Result<()> {
         let mut at = from;
-        while at < to {
+        // The file that the next entry goes to may have been cut.
+        while at < to || (files_changed && at == to) {
             let path = self.path_of(at);
-            let file = self.disk.open(&path, false).map_err(|e| Error::io("open queue file", &path, e))?;
-            file.sync_all().map_err(|error| Error::io("sync queue file", &path, error))?;
+            match self.disk.open(&path, false) {
+                Ok(file) => file.sync_all().map_err(|error| Error::io("sync queue file", &path, error))?,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound && at == to => {}
+                Err(error) => return Err(Error::io("open queue file", &path, error)),
+            }
             at = (at / self.file_entries + 1) * self.file_entries;
         }
-        self.mark_synced(to);
+        if !files_changed {
+            return Ok(());
+        }
+        // Names of files, of the queue's folder, the topic's, and that of all queues.
+        let folders = self.folder.ancestors().take(4);
+        for folder in folders {
+            match self.disk.sync_folder(folder) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::io("sync folder", folder, error));
+                }
+                _ => {}
+            }
+        }
         Ok(())
     }
 
@@ -216,8 +261,9 @@ impl ConsumeQueue {
         state.synced = state.synced.max(to.min(state.written));
     }
 
-    pub(super) fn written(&self) -> u64 {
-        self.lock().written
+    /// Returns the end of what a sync that begins now makes durable.
+    pub(super) fn begin_sync(&self) -> u64 {
+        self.lock().begin_sync().written
     }
 
     /// Moves min up to the first record at or behind `log_min` and deletes files below it.
@@ -287,18 +333,22 @@ impl ConsumeQueue {
         }
         let max = from;
         self.lock().start_at(max);
-        self.cut_files(max)?;
+        // Durable with the next checkpoint, which would make what is cut off count again.
+        let cut = self.cut_files(max)?;
+        self.lock().files_changed |= cut;
         let min = self.first_at_or_after(first_file, max, log_min)?;
         self.lock().min = min;
         Ok(())
     }
 
-    /// Removes what stands behind `max`, so that it cannot be taken for entries later.
-    fn cut_files(&self, max: u64) -> Result<()> {
+    /// Removes what stands behind `max`, so that it cannot be taken for entries later. Returns whether there was anything.
+    fn cut_files(&self, max: u64) -> Result<bool> {
+        let mut cut = false;
         for path in self.disk.list(&self.folder).map_err(|e| Error::io("list", &self.folder, e))? {
             let Some(base) = base_of(&path) else { continue };
             let first = base / ENTRY_BYTES;
             if first > max {
+                cut = true;
                 self.disk.remove(&path).map_err(|error| Error::io("remove queue file", &path, error))?;
             } else if first + self.file_entries > max {
                 let file =
@@ -308,13 +358,14 @@ impl ConsumeQueue {
                 let len = file.len().map_err(|error| Error::io("stat queue file", &path, error))?;
                 let used = file.last_used(at).map_err(|error| Error::io("read queue file", &path, error))?;
                 if len != size || used.is_some() {
+                    cut = true;
                     file.set_len(at)
                         .and_then(|()| file.set_len(size))
                         .map_err(|error| Error::io("cut queue file", &path, error))?;
                 }
             }
         }
-        Ok(())
+        Ok(cut)
     }
 
     fn remove_files(&self) -> Result<()> {
@@ -375,7 +426,8 @@ impl ConsumeQueue {
             let file = match self.disk.open(&path, false) {
                 Ok(file) => file,
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                    self.disk.make_folder(&self.folder).map_err(failed)?;
+                    state.files_changed = true;
+                    self.disk.make_folder_unsynced(&self.folder).map_err(failed)?;
                     let file = self.disk.open(&path, true).map_err(failed)?;
                     file.set_len(self.file_entries * ENTRY_BYTES).map_err(failed)?;
                     pre_blank(&file, from % self.file_entries).map_err(failed)?;
@@ -485,9 +537,10 @@ impl ConsumeQueues {
             queue.flush()?;
             let min = queue.min_offset().0;
             let max = queue.first_at_or_after(min, queue.max_offset().0, end)?;
-            queue.cut_files(max)?;
+            let cut = queue.cut_files(max)?;
             let mut state = queue.lock();
             state.start_at(max);
+            state.files_changed |= cut;
             state.min = min.min(max);
         }
         Ok(())

@@ -87,6 +87,8 @@ struct State {
     /// Entries `next - unwritten.len() / 20 .. next`.
     unwritten: Vec<u8>,
     dirty: bool,
+    /// True until the name of a new file is durable.
+    made: bool,
 }
 
 impl Index {
@@ -184,8 +186,17 @@ impl Index {
     pub(super) fn flush(&self) -> Result<()> {
         let files: Vec<_> = self.lock().iter().cloned().collect();
         let last = files.len().saturating_sub(1);
+        let mut made = false;
         for (number, file) in files.iter().enumerate() {
-            file.flush(number != last)?;
+            made |= file.flush(number != last)?;
+        }
+        if made {
+            let sync = || {
+                self.disk.sync_folder(&self.folder)?;
+                self.folder.parent().map_or(Ok(()), |root| self.disk.sync_folder(root))
+            };
+            sync().map_err(|error| Error::io("sync folder", &self.folder, error))?;
+            files.iter().for_each(|file| file.lock().made = false);
         }
         Ok(())
     }
@@ -226,7 +237,9 @@ impl Index {
         {
             return Ok(Arc::clone(file));
         }
-        self.disk.make_folder(&self.folder).map_err(|error| Error::io("make folder", &self.folder, error))?;
+        self.disk
+            .make_folder_unsynced(&self.folder)
+            .map_err(|error| Error::io("make folder", &self.folder, error))?;
         let mut now = self.clock.now_ms();
         let path = loop {
             let path = self.folder.join(file_name(now));
@@ -263,7 +276,8 @@ impl IndexFile {
             used_slots: 0,
             next: 1,
         };
-        let state = State { header, slots: vec![0; slots as usize], dirty: true, ..State::default() };
+        let state =
+            State { header, slots: vec![0; slots as usize], dirty: true, made: true, ..State::default() };
         Ok(Self {
             file,
             path: path.to_owned(),
@@ -391,16 +405,17 @@ impl IndexFile {
         Ok(())
     }
 
-    /// Makes the file durable. Writers wait only while what has to be written is copied, not while it is synced.
-    fn flush(&self, sealed: bool) -> Result<()> {
+    /// Makes the file durable; returns whether its name is not yet. Writers wait only while what has to be written is
+    /// copied, not while it is synced.
+    fn flush(&self, sealed: bool) -> Result<bool> {
         let failed = |error| Error::io("flush index file", &self.path, error);
-        let (header, pages) = {
+        let (header, pages, made) = {
             let mut state = self.lock();
             if !state.dirty && state.dirty_pages.is_empty() {
                 if sealed && self.sealed(&state) {
                     state.slots = Vec::new();
                 }
-                return Ok(());
+                return Ok(state.made);
             }
             self.write_entries(&mut state)?;
             let pages: Vec<_> = std::mem::take(&mut state.dirty_pages)
@@ -414,7 +429,7 @@ impl IndexFile {
                 })
                 .collect();
             state.dirty = false;
-            (state.header, pages)
+            (state.header, pages, state.made)
         };
         let written = self.write_out(header, &pages);
         if written.is_err() {
@@ -422,7 +437,8 @@ impl IndexFile {
             state.dirty = true;
             state.dirty_pages.extend(pages.iter().map(|(first, _)| first / PAGE_SLOTS));
         }
-        written.map_err(failed)
+        written.map_err(failed)?;
+        Ok(made)
     }
 
     /// Entries first, then the slots that point at them, then the header that counts them.

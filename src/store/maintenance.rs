@@ -160,7 +160,7 @@ impl Store {
         if unsynced.len() <= SINGLE_SYNCS_MAX {
             return unsynced.iter().try_for_each(|queue| queue.sync());
         }
-        let written: Vec<_> = unsynced.iter().map(|queue| queue.written()).collect();
+        let written: Vec<_> = unsynced.iter().map(|queue| queue.begin_sync()).collect();
         let root = &self.config.root;
         self.disk.sync_file_system(root).map_err(|error| Error::io("sync file system of", root, error))?;
         for (queue, written) in unsynced.iter().zip(written) {

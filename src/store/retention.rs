@@ -163,6 +163,9 @@ impl Store {
             deleted += 1;
         }
         if deleted > 0 {
+            // Before a Raft log's snapshots go: none must be missing if a segment comes back.
+            let folder = &self.config.commit_log;
+            self.disk.sync_folder(folder).map_err(|error| Error::io("sync folder", folder, error))?;
             self.expire_derived()?;
         }
         Ok(deleted)
