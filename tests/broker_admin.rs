@@ -267,6 +267,12 @@ async fn topics_that_may_not_be_are_refused_with_the_codes_of_java() {
         ),
         (request(RequestCode::DeleteTopicInBroker, &[("topic", "TBW102")]), 29, conflict("TBW102")),
         (
+            request(RequestCode::DeleteTopicInBroker, &[("topic", "../commitlog")]),
+            29,
+            "The specified topic: ../commitlog, contains illegal characters, allowing only ^[%|a-zA-Z0-9_-]+$"
+                .into(),
+        ),
+        (
             request(RequestCode::DeleteTopicInBroker, &[("topic", " ")]),
             29,
             "The specified topic is blank.".to_owned(),

@@ -70,6 +70,8 @@ pub(crate) fn delete(
     if topic.as_str().trim().is_empty() {
         return Err(Error::InvalidParameter("The specified topic is blank.".into()));
     }
+    // No topic can have such a name, and a folder might.
+    topic.check().map_err(|error| Error::InvalidParameter(error.to_string()))?;
     check_not_system(&context.config(), &topic)?;
     let (context, resets, stats) = (Arc::clone(context), Arc::clone(resets), Arc::clone(stats));
     Ok(later(async move {

@@ -524,7 +524,7 @@ impl ConsumeQueues {
             for queue_folder in self.list(&topic_folder)? {
                 let id = name_of(&queue_folder).and_then(|name| name.parse().ok());
                 // A folder that is no queue number is not ours.
-                let Some(id) = id.filter(|id| *id < QUEUES_MAX) else { continue };
+                let Some(id) = id.filter(|id| has_queue(topic.as_str(), *id)) else { continue };
                 self.get_or_create(&topic, QueueId(id)).load(end, log_min)?;
             }
         }
@@ -556,6 +556,9 @@ impl ConsumeQueues {
 
     /// Makes a queue that holds nothing and never did go on at `offset`.
     pub(super) fn seed(&self, topic: &Topic, queue_id: QueueId, offset: QueueOffset) {
+        if !has_queue(topic.as_str(), queue_id.0) {
+            return;
+        }
         let queue = self.get_or_create(topic, queue_id);
         let mut state = queue.lock();
         if state.max() == 0 {
@@ -565,6 +568,9 @@ impl ConsumeQueues {
 
     /// Removes a topic's queues and their files, durably: they must not come back beside a new topic of that name.
     pub(super) fn remove_topic(&self, topic: &Topic) -> Result<()> {
+        if !has_queue(topic.as_str(), 0) {
+            return Ok(());
+        }
         let removed = self.topics.write().unwrap_or_else(PoisonError::into_inner).remove(topic);
         for queue in removed.into_iter().flatten().flatten() {
             queue.lock().deleted = true;
@@ -584,7 +590,16 @@ impl ConsumeQueues {
 }
 
 /// No topic has more queues; bounds the table against a folder with a huge number as its name.
-pub(super) const QUEUES_MAX: u32 = 1 << 20;
+const QUEUES_MAX: u32 = 1 << 20;
+/// Longest name of a folder.
+const NAME_MAX: usize = 255;
+
+/// Returns whether there can be a queue of that number of that topic. The name of a topic is that of a folder, so one
+/// that leads elsewhere has no queues, whoever wrote it into a record or wants it deleted.
+pub(super) fn has_queue(topic: &str, queue_id: u32) -> bool {
+    let is_name = !matches!(topic, "" | "." | "..") && !topic.contains(['/', '\0']);
+    is_name && topic.len() <= NAME_MAX && queue_id < QUEUES_MAX
+}
 
 fn name_of(path: &Path) -> Option<&str> {
     path.file_name()?.to_str()

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::consume_queue::has_queue;
 use super::entry::head_of;
 use super::{QueueEntry, Result, Store};
 use crate::message::{Record, RecordError, Scanned, key, records, scan, tags_code};
@@ -113,7 +114,7 @@ impl Store {
     /// Adds one record to the files that are derived from the log.
     pub(super) fn dispatch_record(&self, record: &Record<'_>, announce: Announce) -> Result<()> {
         self.dispatched_timestamp.store(record.store_timestamp, Ordering::Relaxed);
-        if record.sys_flag.is_queued() && record.queue_id < super::consume_queue::QUEUES_MAX {
+        if record.sys_flag.is_queued() && has_queue(record.topic, record.queue_id) {
             let topic = Topic::new(record.topic);
             let queue_id = QueueId(record.queue_id);
             let tags_code = self.tags_code(record);

@@ -30,6 +30,8 @@ use crate::model::{LogIndex, PhysicalOffset, Term, Topic, system_topic};
 const VERSION: u8 = 1;
 /// Bytes of the body in front of the lists.
 const FIXED: usize = 50;
+/// Longest name of a forgotten topic, in bytes.
+pub const FORGOTTEN_MAX: usize = 255;
 
 /// What an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,7 +153,8 @@ pub(super) fn encode_entry(parts: &EntryParts<'_>, out: &mut Vec<u8>) -> u32 {
     body.extend(forgotten.to_be_bytes());
     body.extend(length(parts.command.len()).to_be_bytes());
     for topic in parts.forgotten {
-        body.push(u8::try_from(topic.as_str().len()).expect("a topic's name has at most 255 bytes"));
+        assert!(topic.as_str().len() <= FORGOTTEN_MAX, "longer names are refused");
+        body.push(u8::try_from(topic.as_str().len()).expect("it was just looked at"));
         body.extend(topic.as_str().as_bytes());
     }
     body.extend(parts.command);

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::commit_log::Appended;
+use super::consume_queue::has_queue;
 use super::entry::{
     EntryHead, EntryKind, EntryParts, decode_entry, decode_head, encode_entry, entry_record_len,
 };
@@ -582,7 +583,7 @@ impl State {
                     path: store.config.commit_log.clone(),
                     reason: format!("a message of entry {} cannot be read: {error}", entry.id.index),
                 })?;
-                if record.sys_flag.is_queued() {
+                if record.sys_flag.is_queued() && has_queue(record.topic, record.queue_id) {
                     let topic = Topic::new(record.topic);
                     *self.offsets.next(store, &topic, QueueId(record.queue_id)) = record.queue_offset.0 + 1;
                 }

@@ -35,7 +35,7 @@ pub use commit_log::{Appended, CommitLog, Writer};
 pub use consume_queue::{ConsumeQueue, ConsumeQueues, QueueEntry};
 pub use dispatch::{Arrival, Committer, Event, Listener};
 pub use draft::Draft;
-pub use entry::{EntryError, EntryHead, EntryKind, decode_entry, decode_head};
+pub use entry::{EntryError, EntryHead, EntryKind, FORGOTTEN_MAX, decode_entry, decode_head};
 pub use entry_log::{Check, EntryId, EntryLog, NewEntry, StoredEntry, position_of};
 pub use entry_writer::Flushed;
 pub use error::Error;

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 
 use super::checkpoint::{Checkpoint, CheckpointState};
+use super::consume_queue::has_queue;
 use super::dispatch::Announce;
 use super::entry_log::{EntryId, EntryLog};
 use super::segment::{Segment, base_of};
@@ -268,7 +269,7 @@ impl Store {
     /// Returns whether a record has the next offset of its queue. Damage to a record's head shows here: no CRC
     /// covers it.
     fn follows(&self, record: &Record<'_>) -> bool {
-        if !record.sys_flag.is_queued() {
+        if !record.sys_flag.is_queued() || !has_queue(record.topic, record.queue_id) {
             return true;
         }
         let queue = self.queues.get(&Topic::new(record.topic), QueueId(record.queue_id));

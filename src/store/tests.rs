@@ -463,6 +463,29 @@ fn lost_queues_are_made_again_from_the_log() {
     assert_eq!((store.bodies("T", 0), store.bodies("T", 1)), before);
 }
 
+/// No broker stores such a message or deletes such a topic, but a file or a request may name it.
+#[test]
+fn a_topic_whose_name_leads_elsewhere_has_no_queues() {
+    let fixture = Fixture::new();
+    let mut store = fixture.open();
+    store.send("T", 0, "m0").unwrap();
+    let long = "l".repeat(250) + "onger";
+    for name in ["", ".", "..", "../commitlog", "/tmp", "a/b", "a\0b", &long, &format!("{long}.")] {
+        let deleted = Topic::new(name);
+        store.writer.forget_topic(&deleted);
+        store.committer.forget_topic(&deleted).unwrap();
+    }
+    for (name, count) in [("../out", 0), ("a/b", 0), (".", 0), (&*long, 1)] {
+        store.send(name, 0, "m").unwrap();
+        store.store.checkpoint_now().unwrap();
+        assert_eq!(store.bodies(name, 0).len(), count, "{name}");
+    }
+    assert_eq!(store.bodies("T", 0), ["m0"]);
+    assert!(!Disk::real().exists(&fixture.config().root.join("out")).unwrap());
+    drop(store);
+    assert_eq!(fixture.open().bodies("T", 0), ["m0"]);
+}
+
 #[test]
 fn messages_are_found_by_time() {
     let fixture = Fixture::new();

@@ -33,7 +33,9 @@ use crate::replication::queue::{AppendQueue, encoded_len};
 use crate::replication::{
     Error, FlushMode, GroupSettings, GroupStatus, MemberStatus, QueueLimits, ReplicaState, Role,
 };
-use crate::store::{Check, Draft, EntryOptions, Listener, OpenedEntries, Store, StoreConfig, Threads};
+use crate::store::{
+    Check, Draft, EntryOptions, FORGOTTEN_MAX, Listener, OpenedEntries, Store, StoreConfig, Threads,
+};
 
 /// How long a question to another replica may take.
 pub(super) const HELLO_LIMIT: Duration = Duration::from_secs(1);
@@ -249,6 +251,11 @@ impl Group {
 
     pub(crate) fn change(&self, term: Term, command: MetadataCommand) -> Result<PendingChange, Error> {
         let len = self.check_len(encoded_len(&command))?;
+        if let MetadataCommand::DeleteTopic(topic) = &command
+            && topic.as_str().len() > FORGOTTEN_MAX
+        {
+            return Err(Error::Refused(format!("no topic's name has {} bytes", topic.as_str().len())));
+        }
         if let MetadataCommand::CommitOffset { group, topic, queue_id, .. } = &command {
             self.shared.metadata.forget_noted(Some((group, topic, *queue_id)));
         }
