@@ -120,7 +120,8 @@ impl CommitLog {
     ///
     /// `None` if they are not retained or not committed.
     pub fn slice(&self, position: PhysicalOffset, len: usize) -> Option<Bytes> {
-        if position.plus(len as u64) > self.committed() {
+        // Both may come from a file that is derived from the log, and damaged.
+        if position.0.checked_add(len as u64)? > self.committed().0 {
             return None;
         }
         self.segment(position)?.slice(position, len)

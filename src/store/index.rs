@@ -326,10 +326,10 @@ impl IndexFile {
         let next = state.header.next;
         for slot in 0..state.slots.len() {
             let mut number = state.slots[slot];
-            let mut links = 0;
-            while number >= next && links < self.entry_max && number < self.entry_max {
-                number = self.read_entry(number)?.previous;
-                links += 1;
+            while number >= next && number < self.entry_max {
+                let previous = self.read_entry(number)?.previous;
+                // Chains only lead to earlier entries; a file that says otherwise would be walked for ever.
+                number = if previous < number { previous } else { 0 };
             }
             let number = if number < next { number } else { 0 };
             if number != state.slots[slot] {
@@ -350,10 +350,10 @@ impl IndexFile {
         let slot = (hash % self.slot_count) as usize;
         let previous = state.slots[slot];
         if previous == 0 {
-            state.header.used_slots += 1;
+            state.header.used_slots = state.header.used_slots.saturating_add(1);
         }
-        let seconds =
-            ((record.store_timestamp - header.begin_timestamp) / 1000).clamp(0, i64::from(i32::MAX));
+        let seconds = record.store_timestamp.saturating_sub(header.begin_timestamp) / 1000;
+        let seconds = seconds.clamp(0, i64::from(i32::MAX));
         state.unwritten.extend(hash.to_be_bytes());
         state.unwritten.extend(record.physical_offset.0.to_be_bytes());
         state.unwritten.extend(u32::try_from(seconds).unwrap_or(0).to_be_bytes());
@@ -389,9 +389,10 @@ impl IndexFile {
                     return Ok(());
                 }
                 let entry = self.entry(&state, number)?;
-                let stored = begin_timestamp + i64::from(entry.seconds) * 1000;
+                let stored = begin_timestamp.saturating_add(i64::from(entry.seconds) * 1000);
                 // Times are kept in whole seconds: a second of slack keeps messages at the borders.
-                let in_time = stored + 999 >= query.begin_timestamp && stored <= query.end_timestamp;
+                let in_time =
+                    stored.saturating_add(999) >= query.begin_timestamp && stored <= query.end_timestamp;
                 if entry.hash == hash && in_time && found.last() != Some(&PhysicalOffset(entry.position)) {
                     found.push(PhysicalOffset(entry.position));
                     if found.len() >= query.count_max {

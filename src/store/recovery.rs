@@ -288,7 +288,7 @@ impl Store {
         for (_, _, queue) in queues.all() {
             let Some(last) = queue.max_offset().0.checked_sub(1) else { continue };
             if let Some(entry) = queue.entry(QueueOffset(last))? {
-                end = end.max(entry.position.plus(u64::from(entry.size)));
+                end = end.max(PhysicalOffset(entry.position.0.saturating_add(u64::from(entry.size))));
             }
         }
         Ok(end)
@@ -297,7 +297,8 @@ impl Store {
     /// Returns the start of the newest segment whose first message is surely in Java's queues and index.
     /// Source: RocketMQ `CommitLog.isMappedFileMatchedRecover`, `StoreCheckpoint.getMinTimestamp`.
     fn java_scan_start(&self, segments: &[Arc<Segment>], state: &CheckpointState) -> PhysicalOffset {
-        let stored = state.log_timestamp.min(state.queue_timestamp).min(state.index_timestamp) - 3000;
+        let stored = state.log_timestamp.min(state.queue_timestamp).min(state.index_timestamp);
+        let stored = stored.saturating_sub(3000);
         segments
             .iter()
             .rev()

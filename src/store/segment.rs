@@ -128,11 +128,12 @@ pub(super) fn path_of(folder: &Path, base: u64) -> PathBuf {
     folder.join(format!("{base:020}"))
 }
 
-/// Reads the start position from a file's name; `None` if it is not 20 digits.
+/// Reads the start position from a file's name; `None` if it is not one in 20 digits.
 pub(super) fn base_of(path: &Path) -> Option<u64> {
     let name = path.file_name()?.to_str()?;
-    if name.len() != 20 {
+    if name.len() != 20 || !name.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    name.parse().ok()
+    // Java counts in signed numbers; a position that is none of these has no end.
+    name.parse().ok().filter(|base| i64::try_from(*base).is_ok())
 }
