@@ -48,8 +48,9 @@ fn decode_fields(mut bytes: &[u8]) -> Result<ExtFields, FrameError> {
     let short = |_| FrameError::Binary;
     let mut fields = ExtFields::with_capacity(16, bytes.len());
     while !bytes.is_empty() {
-        let key_length = bytes.try_get_u16().map_err(short)?;
-        let key = take(&mut bytes, key_length.into())?;
+        let key_length =
+            u32::try_from(bytes.try_get_i16().map_err(short)?).map_err(|_| FrameError::Binary)?;
+        let key = take(&mut bytes, key_length)?;
         let value_length = bytes.try_get_u32().map_err(short)?;
         let value = take(&mut bytes, value_length)?;
         // Java reads a length of 0 as null, and a null key names nothing.
@@ -78,7 +79,8 @@ pub(super) fn encode(command: &Command, out: &mut Vec<u8>) {
     let length_at = out.len();
     out.extend_from_slice(&[0; 4]);
     for (key, value) in command.ext_fields.iter() {
-        let key_length = u16::try_from(key.len()).expect("names of fields are short");
+        // Only a text that was no UTF-8 gets so long a name here.
+        let Ok(key_length) = i16::try_from(key.len()) else { continue };
         out.extend_from_slice(&key_length.to_be_bytes());
         out.extend_from_slice(key.as_bytes());
         push_text(out, value);

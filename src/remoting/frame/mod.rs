@@ -17,6 +17,7 @@ mod json_header;
 use bytes::{Buf, BytesMut};
 
 use super::command::{Command, SerializeType};
+use super::ext_fields::ExtFields;
 use super::json;
 
 /// Why bytes are not a frame. The connection must be closed.
@@ -54,6 +55,8 @@ pub enum FrameError {
 
 const PREFIX: usize = 4;
 const HEADER_LENGTH_MAX: usize = 0xff_ffff;
+/// Characters that stay of the remark of a header that would be too long.
+const REMARK_CUT: usize = 1000;
 
 /// Takes one frame from the front of `buf`; `None` if it is not complete yet.
 ///
@@ -94,7 +97,8 @@ pub(super) fn total_length(buf: &[u8], frame_bytes_max: usize) -> Result<Option<
     }
 }
 
-/// Appends everything before the body.
+/// Appends everything before the body. A header that is too long for a frame goes without its fields, and with the
+/// beginning of its remark.
 pub(super) fn encode_head(command: &Command, out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(&[0; 8]);
@@ -109,7 +113,13 @@ pub(super) fn encode_head(command: &Command, out: &mut Vec<u8>) {
         }
     };
     let header = out.len() - start - 8;
-    assert!(header <= HEADER_LENGTH_MAX, "a header of {header} bytes cannot be framed");
+    if header > HEADER_LENGTH_MAX {
+        // Escapes can make a text six times as long as it came in. A request then lacks what it needs, and is told so.
+        out.truncate(start);
+        let remark = command.remark.as_ref().map(|remark| remark.chars().take(REMARK_CUT).collect());
+        let ext_fields = ExtFields::new();
+        return encode_head(&Command { remark, ext_fields, body: command.body.clone(), ..*command }, out);
+    }
     let length = u32::try_from(4 + header + command.body.len()).expect("a frame is shorter than 4 GiB");
     let [_, high, middle, low] = u32::try_from(header).unwrap_or_default().to_be_bytes();
     out[start..start + 4].copy_from_slice(&length.to_be_bytes());

@@ -172,3 +172,32 @@ proptest! {
         let _ = decode(&mut BytesMut::from(&bytes[..]), 1 << 10);
     }
 }
+
+/// A header as it may come in, and what goes out when it is handed on or quoted in an answer.
+#[test]
+fn what_grows_too_long_for_a_frame_goes_without_it() {
+    let name = "\u{1}".repeat(3 << 20);
+    for remark in [None, Some(name.clone())] {
+        let mut command = Command::request(RequestCode::SendMessage).with_body("body").with_field(&name, "v");
+        command.remark = remark.clone();
+        let read = decode(&mut BytesMut::from(&command.to_bytes()[..]), 64 << 20).unwrap().unwrap();
+        assert_eq!((read.code, read.body.to_bytes(), read.ext_fields.len()), (10, Bytes::from("body"), 0));
+        assert_eq!(read.remark, remark.map(|remark| remark[..1000].to_owned()));
+    }
+    // A name of 32767 bytes that are no UTF-8 has 98301 of them when it is text.
+    let fields =
+        [&[0x7f, 0xff][..], &[0xff; 0x7fff], &[0, 0, 0, 1, b'v', 0, 1, b'k', 0, 0, 0, 1, b'v']].concat();
+    let mut header = hex("000a 00 0201 00000007 00000000 00000000");
+    header.extend(u32::try_from(fields.len()).unwrap().to_be_bytes());
+    header.extend(fields);
+    let length = u32::try_from(header.len()).unwrap();
+    let frame = [&(length + 4).to_be_bytes()[..], &(length | 1 << 24).to_be_bytes(), &header].concat();
+    let command = decode_all(&frame).unwrap().unwrap();
+    assert_eq!(command.ext_fields.len(), 2);
+    let again = decode_all(&command.to_bytes()).unwrap().unwrap();
+    assert_eq!(again.ext_fields.iter().collect::<Vec<_>>(), [("k", "v")]);
+    // Java reads a signed length.
+    let mut negative = frame;
+    negative[29] = 0x80;
+    assert!(decode_all(&negative).is_err());
+}
