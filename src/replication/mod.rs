@@ -6,7 +6,11 @@
 //!
 //! `none` is the mode of a broker without replicas: committed means written, or under SYNC_FLUSH synced.
 
+#[cfg(test)]
+mod crashes;
 mod none;
+#[cfg(test)]
+mod none_tests;
 mod pending;
 mod queue;
 mod raft;

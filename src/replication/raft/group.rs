@@ -787,17 +787,17 @@ impl Drop for HandingOver<'_> {
     }
 }
 
-struct Opened {
-    opened: OpenedEntries,
-    files: Files,
+pub(super) struct Opened {
+    pub(super) opened: OpenedEntries,
+    pub(super) files: Files,
     replica: ReplicaFile,
-    image: Option<StateImage>,
+    pub(super) image: Option<StateImage>,
     /// The snapshot that the first segment follows.
-    floor: Option<StateImage>,
+    pub(super) floor: Option<StateImage>,
 }
 
 #[expect(clippy::too_many_arguments, reason = "what a store is opened with")]
-fn open(
+pub(super) fn open(
     config: StoreConfig,
     listener: Listener,
     metadata: &Metadata,

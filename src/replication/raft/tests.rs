@@ -1,6 +1,7 @@
 //! Groups of several replicas in one process, over loopback sockets.
 
 mod cluster;
+mod crash_points;
 mod damage;
 mod faults;
 mod install;
