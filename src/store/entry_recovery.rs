@@ -33,15 +33,22 @@ impl Store {
         let started = self.clock.instant();
         let state = self.checkpoint.state();
         let min = self.log.min();
-        let plan = match state.ours {
+        let all = Plan { scan_from: min, dispatch_from: min, strict: false };
+        let mut plan = match state.ours {
             Some(_) => self.plan(clean, &state)?,
             // Another broker used the store, and made entries visible that may not be committed.
-            None => Plan { scan_from: min, dispatch_from: min, strict: false },
+            None => all,
         };
         if self.config.index {
             self.index.load(plan.dispatch_from)?;
         }
         self.queues.load(plan.dispatch_from, min)?;
+        if plan.scan_from > min && !self.knows_entry_before(plan.scan_from)? {
+            tracing::error!(position = %plan.scan_from, "the queue of the Raft log is damaged; all of the log is read");
+            self.index.clear()?;
+            self.queues.clear()?;
+            plan = all;
+        }
         for seed in &options.queues {
             self.queues.seed(&seed.topic, seed.queue_id, seed.offset);
         }
@@ -151,6 +158,32 @@ impl Store {
             found.end = position;
         }
         Ok("the last segment is full".into())
+    }
+
+    /// Returns whether the queue of the Raft log leads to the entry that ends at `position`, damaged or not. If it does not,
+    /// it is the queue that is damaged, and must not decide where the log ends.
+    fn knows_entry_before(&self, position: PhysicalOffset) -> Result<bool> {
+        let Some(queue) = self.queues.get(&Topic::new(system_topic::RAFT_LOG), QueueId(0)) else {
+            return Ok(false);
+        };
+        let (min, max) = (queue.min_offset().0, queue.max_offset().0);
+        let mut end = position;
+        for index in (min..max).rev() {
+            let Some(entry) = queue.entry(QueueOffset(index))? else { return Ok(false) };
+            if entry.position >= position {
+                continue;
+            }
+            let Some(segment) = self.log.segment(entry.position) else { return Ok(false) };
+            let head = decode_head(segment.tail(entry.position), entry.position);
+            // A filler may follow it.
+            if head.as_ref().is_ok_and(|head| head.index.0 == index) {
+                let found = head.map_or(end, |head| entry.position.plus(head.len() as u64));
+                return Ok(found == end || segment.end() == end);
+            }
+            // The entry is damaged, if the one before it ends here.
+            end = entry.position;
+        }
+        Ok(end == self.log.min())
     }
 
     /// Returns `position` and the entry that ends there, as the queue of the Raft log knows it. If that entry is damaged,

@@ -11,7 +11,7 @@ use super::tests::{copy_of, restore};
 use super::*;
 use crate::env::Faults;
 use crate::message::{Message, RECORD_MIN, Record};
-use crate::model::{LogIndex, QueueId, QueueOffset, Term, Topic};
+use crate::model::{LogIndex, QueueId, QueueOffset, Term, Topic, system_topic};
 
 const SEGMENT: u64 = 4096;
 
@@ -310,6 +310,40 @@ fn a_damaged_last_entry_in_front_of_the_checkpoint_ends_the_log() {
     assert_eq!(open.damaged_below, Some(LogIndex(3)));
     let queue = open.store.queues().get(&Topic::new("T"), QueueId(0)).unwrap();
     assert_eq!(queue.max_offset(), QueueOffset(3));
+}
+
+#[test]
+fn a_damaged_queue_of_the_log_does_not_end_the_log() {
+    let mut fixture = Fixture::new();
+    let open = fixture.open();
+    let ends = put_numbered(&open, 0..30, 1);
+    (0..20).for_each(|index| open.commit(index));
+    open.store.checkpoint_now().unwrap();
+    drop(open);
+    let saved = copy_of(&fixture.config().root);
+    let queue = fixture.config().root.join("consumequeue").join(system_topic::RAFT_LOG).join("0");
+    let second = queue.join(format!("{:020}", 8 * 20));
+    let third = queue.join(format!("{:020}", 16 * 20));
+    let write = |path: &PathBuf, at: u64, bytes: &[u8]| {
+        Disk::real().open(path, false).unwrap().write_all_at(bytes, at).unwrap();
+    };
+    let damages: [&dyn Fn(); 5] = [
+        &|| Disk::real().remove(&third).unwrap(),
+        &|| Disk::real().remove(&second).unwrap(),
+        &|| Disk::real().remove_folder(&queue).unwrap(),
+        &|| write(&third, 3 * 20, &[0; 20]),
+        &|| write(&third, 3 * 20, &(ends[10] + 1).to_be_bytes()),
+    ];
+    for (number, damage) in damages.iter().enumerate() {
+        restore(&saved, &fixture.config().root);
+        damage();
+        let open = fixture.open_knowing(Some(19));
+        assert_eq!(open.content(), expected(0..30, 1), "damage {number}");
+        assert_eq!(open.damaged_below, None, "damage {number}");
+        (0..30).for_each(|index| open.commit(index));
+        let queue = open.store.queues().get(&Topic::new("T"), QueueId(0)).unwrap();
+        assert_eq!(queue.max_offset(), QueueOffset(30), "damage {number}");
+    }
 }
 
 #[test]
