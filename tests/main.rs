@@ -8,6 +8,7 @@ mod compat;
 mod consumers;
 mod demo;
 mod dledger;
+mod fuzz;
 mod group_admin;
 mod harness;
 mod http;

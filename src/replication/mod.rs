@@ -17,6 +17,12 @@ mod raft;
 mod settings;
 mod status;
 
+/// Doors for `tests/fuzz`: what reads bytes in here and is not public. No part of the interface.
+#[doc(hidden)]
+pub mod fuzz {
+    pub use super::raft::fuzz::{commands, entry, file, message};
+}
+
 use std::sync::Arc;
 use std::time::Duration;
 

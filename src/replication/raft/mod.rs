@@ -5,6 +5,7 @@
 
 mod codec;
 mod files;
+pub(super) mod fuzz;
 mod group;
 mod join;
 mod lease;
