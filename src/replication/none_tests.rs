@@ -150,6 +150,7 @@ impl Run {
         self.put_topic("D").await?;
         self.send(1, 8, 4, 500).await?;
         self.replication.store().checkpoint_now()?;
+        self.send(2, 2, 1, 15).await?;
         self.send(0, 6, 2, 700).await?;
         let bodies: Vec<_> = (0..3).map(|n| format!("batch{n}-{}", "y".repeat(90 + n))).collect();
         let pending = self.append(0, &bodies).await?;

@@ -134,7 +134,8 @@ fn history() -> (Vec<Planned>, usize) {
     history.push(offset(1, 2));
     // Of term 2 from here on: the script first has others in their place.
     history.push(blank(2));
-    history.extend((0..8).map(|n| message(2, "T", &format!("b{n}"), 600 + n)));
+    let topic = |n| if n == 2 { "D" } else { "T" };
+    history.extend((0..8).map(|n| message(2, topic(n), &format!("b{n}"), 600 + n)));
     history.push(change(2, MetadataCommand::DeleteTopic(Topic::new("D"))));
     history.push(put_topic(2, "D"));
     history.push(message(2, "D", "again", 6));
@@ -323,7 +324,7 @@ impl Run {
         self.replica.commit(self.id(count)).await
     }
 
-    /// Deletes the segments below the one that the entry `count` stands in.
+    /// Deletes the segments below `base`.
     async fn purge(&mut self, base: u64) -> io::Result<()> {
         self.model.purged_below = base;
         let last = self.replica.entries.index_at(PhysicalOffset(base - 1)).unwrap().unwrap();
