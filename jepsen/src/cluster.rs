@@ -265,22 +265,22 @@ impl Cluster {
 
     /// Starts a replica, and waits until it serves.
     pub(crate) async fn start_broker(&self, node: usize) -> Result<()> {
-        let mut command = self.net.command(node, self.options.programs.join("mqbroker"));
+        // Not for the programs in front of it, which would take the process's place with libfiu.
+        let mut command = self.net.command(node, "env");
         let mut libraries = Vec::new();
         if self.options.clocks {
             libraries.push(FAKETIME);
-            command
-                .env("FAKETIME_TIMESTAMP_FILE", self.clock_file(node))
-                .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-                .env("FAKETIME_CACHE_DURATION", "1");
+            command.arg(format!("FAKETIME_TIMESTAMP_FILE={}", self.clock_file(node).display()));
+            command.args(["FAKETIME_DONT_FAKE_MONOTONIC=1", "FAKETIME_CACHE_DURATION=1"]);
         }
         if self.options.fiu {
             libraries.push(FIU);
-            command.env("FIU_CTRL_FIFO", self.fiu_control());
+            command.arg(format!("FIU_CTRL_FIFO={}", self.fiu_control().display()));
         }
         if !libraries.is_empty() {
-            command.env("LD_PRELOAD", libraries.join(":"));
+            command.arg(format!("LD_PRELOAD={}", libraries.join(":")));
         }
+        command.arg(self.options.programs.join("mqbroker"));
         self.sabotage(&mut command);
         let peers: Vec<_> = (0..self.options.nodes.max(node + 1))
             .map(|peer| format!("n{peer}-{}", self.raft_address(peer)))

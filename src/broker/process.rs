@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::http::Endpoints;
 use super::start::{Running, start};
 use crate::config::{self, BrokerConfig, Environment, Loaded, Sources};
-use crate::env::{Clock, Disk};
+use crate::env::{Clock, Disk, raise_file_limit};
 
 /// Runs one or several brokers in this process.
 #[derive(Debug, Parser)]
@@ -39,6 +39,7 @@ struct Options {
 /// Runs the program with its arguments, the first of which is its name, until SIGTERM, which is patient with clients, or
 /// SIGINT, which is not; neither is a second signal.
 pub fn run_main(args: Vec<OsString>) -> ExitCode {
+    raise_file_limit();
     let options = match Options::try_parse_from(args) {
         Ok(options) => options,
         Err(error) => {

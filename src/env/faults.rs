@@ -26,6 +26,8 @@ pub struct Faults {
     pub sync_ms: AtomicU64,
     /// Every write and allocation fails with ENOSPC.
     pub full: AtomicBool,
+    /// No further file can be opened: EMFILE.
+    pub no_files: AtomicBool,
     /// If not 0: used space in percent that [`super::Disk::usage`] reports.
     pub used_percent: AtomicI64,
     /// Number of successful syncs.

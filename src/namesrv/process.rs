@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use super::serve::start;
 use crate::config::{self, Environment, NamesrvConfig, Sources};
-use crate::env::{Clock, Disk};
+use crate::env::{Clock, Disk, raise_file_limit};
 
 /// Tells clients where topics are.
 #[derive(Debug, Parser)]
@@ -33,6 +33,7 @@ struct Options {
 
 /// Runs the program with its arguments, the first of which is its name.
 pub fn run_main(args: Vec<OsString>) -> ExitCode {
+    raise_file_limit();
     let options = match Options::try_parse_from(args) {
         Ok(options) => options,
         Err(error) => {

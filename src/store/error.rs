@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::env::lacks_room;
 use crate::message::EncodeError;
 use crate::model::PhysicalOffset;
 
@@ -65,9 +66,9 @@ pub enum Error {
 }
 
 impl Error {
-    /// Takes the system's answer; a full disk becomes [`Error::Full`].
+    /// Takes the system's answer; a lack of room becomes [`Error::Full`].
     pub(super) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
-        if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        if lacks_room(&source) {
             return Self::Full { path: path.to_owned(), reason: format!("{action}: {source}") };
         }
         Self::Io { action, path: path.to_owned(), source }

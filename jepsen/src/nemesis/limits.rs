@@ -18,7 +18,7 @@ const MEMORY_MIN: u64 = 16 << 20;
 /// Bytes a second of a slow disk.
 const SLOW_DISK: &str = "500000";
 /// How often a strobing clock jumps.
-const STROBE: Duration = Duration::from_millis(300);
+const STROBE: Duration = Duration::from_millis(1200);
 
 impl Nemesis {
     pub(super) async fn slow_disk(&self, nodes: &[usize], lasts: Duration) -> Result<()> {

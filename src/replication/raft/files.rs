@@ -15,7 +15,7 @@
 
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -55,13 +55,15 @@ pub(super) struct Files {
     folder: PathBuf,
     disk: Disk,
     committed: Mutex<Option<File>>,
+    /// The vote's file, which stays open, so that a vote needs no new file, and the number of the newest vote.
+    vote: Mutex<Option<(File, u64)>>,
 }
 
 impl Files {
     pub(super) fn open(folder: PathBuf, disk: Disk) -> io::Result<Self> {
         disk.make_folder(&folder)?;
         disk.make_folder(&folder.join("snapshot"))?;
-        let files = Self { folder, disk, committed: Mutex::new(None) };
+        let files = Self { folder, disk, committed: Mutex::new(None), vote: Mutex::new(None) };
         files.make_vote()?;
         Ok(files)
     }
@@ -71,20 +73,29 @@ impl Files {
     }
 
     pub(super) fn vote(&self) -> io::Result<Option<Vote>> {
-        let newest = self.newest_vote()?.filter(|(_, vote)| *vote != NO_VOTE);
-        Ok(newest.map(|(_, vote)| vote.into()))
+        let newest = self.newest_vote()?;
+        let number = newest.as_ref().map_or(0, |(number, _)| *number);
+        let file = self.disk.open(&self.folder.join("vote"), false)?;
+        *self.vote.lock().unwrap_or_else(PoisonError::into_inner) = Some((file, number));
+        Ok(newest.filter(|(_, vote)| *vote != NO_VOTE).map(|(_, vote)| vote.into()))
     }
 
     pub(super) fn save_vote(&self, vote: &Vote) -> io::Result<()> {
         if KnownBad::VoteNotSaved.is_on() {
             return Ok(());
         }
-        let number = self.newest_vote()?.map_or(0, |(number, _)| number + 1);
+        if self.vote.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+            self.vote()?;
+        }
+        let mut open = self.vote.lock().unwrap_or_else(PoisonError::into_inner);
+        let (file, newest) = open.as_mut().expect("it was just opened");
+        let number = *newest + 1;
         let bytes = to_file(VOTE, &(number, SavedVote::from(vote)));
         assert!(bytes.len() as u64 <= VOTE_PLACE, "a vote fits its place");
-        let file = self.disk.open(&self.folder.join("vote"), false)?;
         file.write_all_at(&bytes, number % 2 * VOTE_PLACE)?;
-        file.sync_data()
+        file.sync_data()?;
+        *newest = number;
+        Ok(())
     }
 
     /// Returns the newer of the two votes in the file, with its number.

@@ -18,7 +18,7 @@ use super::files::{Files, decode_snapshot};
 use super::log::{Log, tell, wait};
 use super::proposal::Waiting;
 use super::types::{Entry, Image, LogId, Payload, Snapshot, SnapshotMeta, Stored, StoredMembership, Types};
-use crate::env::Clock;
+use crate::env::{Clock, lacks_room};
 use crate::metadata::{Metadata, MetadataCommand, decode_commands};
 use crate::metrics::Histogram;
 use crate::model::{LogIndex, PhysicalOffset, Topic};
@@ -404,8 +404,7 @@ async fn with_room(work: impl Fn() -> io::Result<()> + Send + Sync + 'static) ->
 
 fn is_full(error: &io::Error) -> bool {
     let store = error.get_ref().and_then(|inner| inner.downcast_ref::<crate::store::Error>());
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-        || matches!(store, Some(crate::store::Error::Full { .. }))
+    lacks_room(error) || matches!(store, Some(crate::store::Error::Full { .. }))
 }
 
 /// Runs what blocks on the disk on a thread that may.

@@ -111,6 +111,31 @@ async fn a_follower_whose_disk_fails_takes_nothing_from_the_group() {
     cluster.stop().await;
 }
 
+/// Found by jepsen (`--nemesis files --seed 5`): a queue file that could not be opened ended the process.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_can_open_no_more_files_goes_on_when_it_can() {
+    let cluster = Cluster::start().await;
+    let (leader, _) = cluster.leader().await;
+    cluster.send("before").await.unwrap();
+    let poor = cluster.node((leader + 1) % 3);
+    poor.faults.no_files.store(true, Ordering::SeqCst);
+    // New segments, snapshots, queue files, images, checkpoints.
+    let text = "x".repeat(900);
+    for _ in 0..200 {
+        cluster.send(&text).await.unwrap();
+    }
+    eventually("it waits for a segment", || poor.store().is_full().then_some(())).await;
+    assert_eq!(poor.failure(), None);
+    poor.faults.no_files.store(false, Ordering::SeqCst);
+    eventually("it has caught up", || (!poor.store().is_full()).then_some(())).await;
+    drop(poor);
+    cluster.crash(leader).await;
+    cluster.send_surely("T", "after").await;
+    cluster.start_node(leader).await;
+    assert_eq!(cluster.assert_equal().await.messages.len(), 202);
+    cluster.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_voter_that_restarts_does_not_shorten_the_lease_of_its_leader() {
     let cluster = Cluster::start().await;
