@@ -174,14 +174,15 @@ impl Store {
                 continue;
             }
             let Some(segment) = self.log.segment(entry.position) else { return Ok(false) };
-            let head = decode_head(segment.tail(entry.position), entry.position);
-            // A filler may follow it.
-            if head.as_ref().is_ok_and(|head| head.index.0 == index) {
-                let found = head.map_or(end, |head| entry.position.plus(head.len() as u64));
-                return Ok(found == end || segment.end() == end);
+            match decode_head(segment.tail(entry.position), entry.position) {
+                Ok(head) => {
+                    // A filler may follow it.
+                    let leads_there = entry.position.plus(head.len() as u64) == end || segment.end() == end;
+                    return Ok(head.index.0 == index && leads_there);
+                }
+                // The entry is damaged, if the one before it ends here.
+                Err(_) => end = entry.position,
             }
-            // The entry is damaged, if the one before it ends here.
-            end = entry.position;
         }
         Ok(end == self.log.min())
     }
