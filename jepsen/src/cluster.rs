@@ -274,7 +274,7 @@ impl Cluster {
             command.args(["FAKETIME_DONT_FAKE_MONOTONIC=1", "FAKETIME_CACHE_DURATION=1"]);
         }
         if self.options.fiu {
-            libraries.push(FIU);
+            libraries.extend(FIU);
             command.arg(format!("FIU_CTRL_FIFO={}", self.fiu_control().display()));
         }
         if !libraries.is_empty() {
@@ -454,8 +454,8 @@ impl Cluster {
 /// libfaketime, where Debian has it.
 pub(crate) const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
 
-/// libfiu's library to be loaded in front, where Debian has it.
-pub(crate) const FIU: &str = "/usr/lib/fiu/fiu_posix_preload.so";
+/// libfiu's libraries to be loaded in front, where Debian has them: the one that listens, and the one that fails.
+pub(crate) const FIU: [&str; 2] = ["/usr/lib/fiu/fiu_run_preload.so", "/usr/lib/fiu/fiu_posix_preload.so"];
 
 /// Waits until there is something.
 pub(crate) async fn poll<T>(

@@ -2,8 +2,9 @@
 //! leader it holds it for a moment.
 //!
 //! So a client whose route is old is served all the same, and an election costs it a late answer instead of an error.
-//! A request that was handed on says so in a field. Who gets it and does not lead waits as well, but hands it on again
-//! only to a leader of a newer term: terms only grow, so no request goes round in circles.
+//! A request that was handed on says so in a field. Who gets it and does not lead waits if it may be about to, and else
+//! says that nothing was done; it does not hand it on again. The sender may have given up and asked another replica, so
+//! that what is carried out late would undo what was acknowledged since.
 
 use std::future::{pending, poll_fn};
 use std::net::SocketAddr;
@@ -70,7 +71,7 @@ pub(crate) struct Errand {
     lane: usize,
     /// The term in which it was handed on to this replica, if it was.
     forwarded: Option<Term>,
-    /// Whether doing it twice does no harm.
+    /// Whether it may be carried out twice, with others in between.
     repeatable: bool,
     /// Until when it is held.
     leader_until: Instant,
@@ -90,6 +91,8 @@ enum Step {
     HandOn { leader: String, term: Term },
     /// None does, or none is known.
     Wait,
+    /// Another one does, and the replica that handed it on will hear of that.
+    GiveBack,
 }
 
 /// How handing on went.
@@ -139,9 +142,9 @@ impl Forward {
         };
         let patience = Duration::from_millis(config.forward_timeout);
         let repeatable = is_repeatable(code);
-        let patience = match repeatable {
-            true => patience.max(OPERATOR_PATIENCE),
-            false => patience.saturating_sub(GIVE_UP_EARLIER),
+        let patience = match is_store_of_messages(code) {
+            true => patience.saturating_sub(GIVE_UP_EARLIER),
+            false => patience.max(OPERATOR_PATIENCE),
         };
         // Whoever sent it has given up by then: a leader that was cut off learns late that its entries are void.
         let answer_until = arrived + patience.max(wait);
@@ -195,6 +198,7 @@ impl Forward {
                     Some(RETRY_INTERVAL)
                 }
                 Step::Wait => None,
+                Step::GiveBack => return Err(replication::Error::NotLeader.into()),
             };
             if Instant::now() >= errand.leader_until {
                 return Err(self.no_leader(&errand));
@@ -322,22 +326,53 @@ fn step(role: &Role, own: &str, forwarded: Option<Term>) -> Step {
         Role::Leader(_) => Step::Here,
         // It leads itself, and is not ready yet.
         Role::Follower { leader: Some(leader), .. } if leader == own => Step::Wait,
-        Role::Follower { term, leader: Some(leader) } if forwarded.is_none_or(|seen| seen < *term) => {
-            Step::HandOn { leader: leader.clone(), term: *term }
-        }
-        Role::Follower { .. } => Step::Wait,
+        Role::Follower { term, leader: Some(leader) } => match forwarded {
+            None => Step::HandOn { leader: leader.clone(), term: *term },
+            Some(seen) if seen <= *term => Step::GiveBack,
+            // The sender knows more.
+            Some(_) => Step::Wait,
+        },
+        Role::Follower { leader: None, .. } => Step::Wait,
     }
 }
 
-/// Stores of messages are not: a message would be there twice.
-fn is_repeatable(code: RequestCode) -> bool {
-    !matches!(
+/// A message would be there twice.
+fn is_store_of_messages(code: RequestCode) -> bool {
+    matches!(
         code,
         RequestCode::SendMessage
             | RequestCode::SendMessageV2
             | RequestCode::SendBatchMessage
             | RequestCode::ConsumerSendMsgBack
             | RequestCode::EndTransaction
+    )
+}
+
+/// Questions are, and what carries with it what it was based on. Other changes are not: the second time would undo
+/// what others have changed since the first.
+fn is_repeatable(code: RequestCode) -> bool {
+    use RequestCode as Code;
+    matches!(
+        code,
+        Code::QueryConsumerOffset
+            | Code::QueryCorrectionOffset
+            | Code::GetMaxOffset
+            | Code::GetMinOffset
+            | Code::GetEarliestMsgStoretime
+            | Code::SearchOffsetByTimestamp
+            | Code::GetTopicConfig
+            | Code::GetSubscriptiongroupConfig
+            | Code::GetTopicStatsInfo
+            | Code::GetConsumeStats
+            | Code::GetBrokerConsumeStats
+            | Code::QueryTopicConsumeByWho
+            | Code::QueryConsumeTimeSpan
+            | Code::QueryTopicsByConsumer
+            // A lock is its holder's, however often it asks.
+            | Code::LockBatchMq
+            | Code::UnlockBatchMq
+            // Refused if it was overtaken: see `commits.rs`.
+            | Code::UpdateConsumerOffset
     )
 }
 
