@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use rustix::fs::FlockOperation;
 
 use super::faults::{Change, dead};
-use super::{Faults, KnownBad};
+use super::{Faults, KnownBad, Threads};
 
 /// The kernel takes no more pieces in one call (`UIO_MAXIOV`).
 const IOVECS_MAX: usize = 1024;
@@ -19,6 +19,7 @@ const IOVECS_MAX: usize = 1024;
 #[derive(Debug, Clone, Default)]
 pub struct Disk {
     faults: Option<Arc<Faults>>,
+    threads: Threads,
 }
 
 /// A locked file; unlocked when dropped.
@@ -77,12 +78,22 @@ pub struct File {
 impl Disk {
     /// Returns the machine's disk.
     pub fn real() -> Self {
-        Self { faults: None }
+        Self::default()
     }
 
     /// Returns the machine's disk with faults on top.
     pub fn faulty(faults: Arc<Faults>) -> Self {
-        Self { faults: Some(faults) }
+        Self { faults: Some(faults), threads: Threads::default() }
+    }
+
+    /// Returns this disk, with other threads for the work on it.
+    pub fn with_threads(self, threads: Threads) -> Self {
+        Self { threads, ..self }
+    }
+
+    /// Returns the threads for what blocks on the disk.
+    pub fn threads(&self) -> &Threads {
+        &self.threads
     }
 
     /// Opens a file for reading and writing; makes it if `create`. Never truncates.

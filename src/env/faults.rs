@@ -40,6 +40,8 @@ pub struct Faults {
     unsynced: Mutex<Option<Unsynced>>,
     /// All changes, if they are to be known.
     changes: Mutex<Option<Vec<(Change, PathBuf)>>>,
+    /// Files that were written to, each once for each sync.
+    written: AtomicU64,
 }
 
 /// What is done to a disk.
@@ -83,6 +85,8 @@ struct Unsynced {
 #[derive(Debug)]
 struct Content {
     file: fs::File,
+    /// Counts the files, in the order of their first writes.
+    order: u64,
     writes: Vec<Overwritten>,
 }
 
@@ -141,7 +145,7 @@ impl Faults {
         let Some(unsynced) = &mut *lock(&self.unsynced) else { return Ok(()) };
         let mut files: Vec<_> = unsynced.files.drain().collect();
         // In a defined order, so that one seed has one result.
-        files.sort_by_key(|(file, _)| *file);
+        files.sort_by_key(|(_, content)| content.order);
         for (_, content) in files {
             content.lose(&mut loses)?;
         }
@@ -211,7 +215,11 @@ impl Faults {
         }
         let content = match unsynced.files.entry(file.metadata()?.ino()) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(new) => new.insert(Content { file: file.try_clone()?, writes: Vec::new() }),
+            Entry::Vacant(new) => new.insert(Content {
+                file: file.try_clone()?,
+                order: self.written.fetch_add(1, Ordering::Relaxed),
+                writes: Vec::new(),
+            }),
         };
         content.writes.push(Overwritten { at, bytes, len: file.metadata()?.len() });
         Ok(())
@@ -321,7 +329,7 @@ impl Faults {
 impl Content {
     /// Takes back what is lost.
     fn lose(self, loses: &mut impl FnMut() -> bool) -> io::Result<()> {
-        let Self { file, writes } = self;
+        let Self { file, writes, .. } = self;
         let len = file.metadata()?.len();
         let mut lost: HashMap<u64, bool> = HashMap::new();
         for Overwritten { at, bytes, .. } in writes.iter().rev() {

@@ -1,4 +1,4 @@
-//! The outside world: clock, randomness, files, maps. Nothing else in the library touches them directly,
+//! The outside world: clock, randomness, files, maps, threads for them. Nothing else in the library touches them directly,
 //! so that tests can hand in a clock that jumps and a disk that fails.
 
 mod binary;
@@ -11,6 +11,7 @@ mod logging;
 mod machine;
 mod mmap;
 mod random;
+mod threads;
 
 pub use binary::{from_binary, to_binary};
 pub use clock::Clock;
@@ -22,3 +23,4 @@ pub use logging::start_logging;
 pub use machine::{memory_bytes, raise_file_limit};
 pub use mmap::Map;
 pub use random::Random;
+pub use threads::{Bell, Job, Simulation, Thread, Threads, Turn, Work};

@@ -1,15 +1,12 @@
 //! The threads `log-writer` and `log-syncer` of a Raft log.
 
-use std::cell::Cell;
-use std::sync::mpsc;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::{Error, Result, Store};
-use crate::env::KnownBad;
+use crate::env::{Bell, KnownBad, Thread, Turn};
 use crate::model::PhysicalOffset;
 
 /// Told once what became of a write, on a thread of the log. Must be quick.
@@ -30,8 +27,10 @@ pub(super) enum Job {
 }
 
 pub(super) struct EntryWriter {
-    queue: Arc<Queue>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    jobs: Arc<Queue<Job>>,
+    syncs: Arc<Queue<Flushed>>,
+    writer: Mutex<Option<Thread>>,
+    syncer: Mutex<Option<Thread>>,
 }
 
 impl std::fmt::Debug for EntryWriter {
@@ -40,56 +39,54 @@ impl std::fmt::Debug for EntryWriter {
     }
 }
 
-#[derive(Default)]
-struct Queue {
-    waiting: Mutex<Waiting>,
-    arrived: Condvar,
+/// What waits for a thread.
+struct Queue<T> {
+    waiting: Mutex<Waiting<T>>,
+    arrived: Bell,
 }
 
-#[derive(Default)]
-struct Waiting {
-    jobs: Vec<Job>,
+struct Waiting<T> {
+    items: Vec<T>,
     closed: bool,
 }
 
 impl EntryWriter {
     pub(super) fn start(store: &Arc<Store>, sync: bool) -> Result<Self> {
-        let queue = Arc::new(Queue::default());
-        let (to_syncer, from_writer) = mpsc::channel();
-        let mut threads = Vec::new();
-        {
-            let (store, queue) = (Arc::clone(store), Arc::clone(&queue));
-            let to_syncer = sync.then_some(to_syncer);
-            let work =
-                move |store: &Arc<Store>| Writer { store, to_syncer, stale_until: Cell::new(0) }.run(&queue);
-            threads.push(spawn("log-writer", store, work)?);
-        }
-        if sync {
-            threads
-                .push(spawn("log-syncer", Arc::clone(store), move |store| run_syncer(store, &from_writer))?);
-        }
-        Ok(Self { queue, threads: Mutex::new(threads) })
+        let (jobs, syncs) = (Arc::new(Queue::new()), Arc::new(Queue::new()));
+        let syncer = if sync {
+            let (synced, waiting) = (Arc::clone(store), Arc::clone(&syncs));
+            Some(spawn("log-syncer", store, &syncs.arrived, move || sync_turn(&synced, &waiting))?)
+        } else {
+            None
+        };
+        let mut writer = Writer {
+            store: Arc::clone(store),
+            jobs: Arc::clone(&jobs),
+            syncs: sync.then(|| Arc::clone(&syncs)),
+            failure: None,
+            stale_until: 0,
+        };
+        let writer = spawn("log-writer", store, &jobs.arrived, move || writer.turn())?;
+        Ok(Self { jobs, syncs, writer: Mutex::new(Some(writer)), syncer: Mutex::new(syncer) })
     }
 
     /// Puts a job behind those before. One that comes after [`EntryWriter::stop`] is told so.
     pub(super) fn put(&self, job: Job) {
-        let mut waiting = self.queue.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.closed {
-            drop(waiting);
+        if let Err(job) = self.jobs.put(job) {
             job.fail("the log is closed");
-            return;
         }
-        waiting.jobs.push(job);
-        drop(waiting);
-        self.queue.arrived.notify_one();
     }
 
     pub(super) fn stop(&self) {
-        self.queue.waiting.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
-        self.queue.arrived.notify_all();
-        for thread in self.threads.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            let _ = thread.join();
-        }
+        let join = |thread: &Mutex<Option<Thread>>| {
+            if let Some(thread) = thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                thread.join();
+            }
+        };
+        self.jobs.close();
+        join(&self.writer);
+        self.syncs.close();
+        join(&self.syncer);
     }
 }
 
@@ -111,19 +108,37 @@ impl Job {
     }
 }
 
-impl Queue {
-    /// `None` when closed and empty.
-    fn take(&self) -> Option<Vec<Job>> {
+impl<T> Queue<T> {
+    fn new() -> Self {
+        Self { waiting: Mutex::new(Waiting { items: Vec::new(), closed: false }), arrived: Bell::default() }
+    }
+
+    /// Puts an item in, or gives it back if the queue is closed.
+    fn put(&self, item: T) -> std::result::Result<(), T> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        while waiting.jobs.is_empty() {
-            if waiting.closed {
-                return None;
-            }
-            waiting = self.arrived.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        if waiting.closed {
+            return Err(item);
         }
-        let count = waiting.jobs.len().min(TURN_JOBS);
-        let rest = waiting.jobs.split_off(count);
-        Some(std::mem::replace(&mut waiting.jobs, rest))
+        waiting.items.push(item);
+        drop(waiting);
+        self.arrived.ring();
+        Ok(())
+    }
+
+    fn close(&self) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        self.arrived.ring();
+    }
+
+    /// Takes the first items, at most `max`. If there are none, returns what to do then.
+    fn take(&self, max: usize) -> std::result::Result<Vec<T>, Turn> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.items.is_empty() {
+            return Err(if waiting.closed { Turn::Over } else { Turn::Wait });
+        }
+        let count = waiting.items.len().min(max);
+        let rest = waiting.items.split_off(count);
+        Ok(std::mem::replace(&mut waiting.items, rest))
     }
 
     fn is_closed(&self) -> bool {
@@ -133,78 +148,86 @@ impl Queue {
 
 fn spawn(
     name: &str,
-    store: Arc<Store>,
-    work: impl FnOnce(&Arc<Store>) + Send + 'static,
-) -> Result<JoinHandle<()>> {
-    let path = store.config.root.clone();
-    let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
-        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&store))).is_err() {
-            store.poison("a thread of the log panicked");
-        }
+    store: &Arc<Store>,
+    bell: &Bell,
+    mut turn: impl FnMut() -> Turn + Send + 'static,
+) -> Result<Thread> {
+    let broken = Arc::clone(store);
+    let work = Box::new(move || {
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(&mut turn)).unwrap_or_else(|_| {
+            broken.poison("a thread of the log panicked");
+            Turn::Over
+        })
     });
-    thread.map_err(|error| Error::io("start thread for", &path, error))
+    let thread = store.threads().start(name, bell, work);
+    thread.map_err(|error| Error::io("start thread for", &store.config.root, error))
 }
 
-struct Writer<'a> {
-    store: &'a Arc<Store>,
-    to_syncer: Option<mpsc::Sender<Flushed>>,
+struct Writer {
+    store: Arc<Store>,
+    jobs: Arc<Queue<Job>>,
+    syncs: Option<Arc<Queue<Flushed>>>,
+    /// Why nothing is written any more.
+    failure: Option<String>,
     /// For [`KnownBad::TruncationNotWritten`]: what is below is not written again.
-    stale_until: Cell<u64>,
+    stale_until: u64,
 }
 
-impl Writer<'_> {
-    fn run(&self, queue: &Queue) {
-        while let Some(jobs) = queue.take() {
-            let mut run: Vec<(PhysicalOffset, Bytes)> = Vec::new();
-            let mut jobs = jobs.into_iter();
-            while let Some(job) = jobs.next() {
-                let outcome = match job {
-                    Job::Write { filler, position, bytes } => {
-                        let outcome = match filler {
-                            Some(at) => self.write(queue, &mut run).and_then(|()| self.fill(queue, at)),
-                            None => Ok(()),
-                        };
-                        run.push((position, bytes));
-                        outcome
-                    }
-                    other => match self.write(queue, &mut run) {
-                        Ok(()) => self.other(other),
-                        Err(error) => {
-                            other.fail(&error.to_string());
-                            Err(error)
-                        }
-                    },
-                };
-                if let Err(error) = outcome {
-                    return self.refuse(queue, jobs, &error);
-                }
+impl Writer {
+    /// Does the jobs that wait.
+    fn turn(&mut self) -> Turn {
+        loop {
+            let jobs = match self.jobs.take(TURN_JOBS) {
+                Ok(jobs) => jobs,
+                Err(turn) => return turn,
+            };
+            if let Some(reason) = &self.failure {
+                jobs.into_iter().for_each(|job| job.fail(reason));
+                continue;
             }
-            if let Err(error) = self.write(queue, &mut run) {
-                return self.refuse(queue, jobs, &error);
+            let mut jobs = jobs.into_iter();
+            if let Err(error) = self.carry_out(&mut jobs) {
+                self.store.poison(error.to_string());
+                let reason = self.store.failure().unwrap_or("the log failed").to_owned();
+                jobs.for_each(|job| job.fail(&reason));
+                self.failure = Some(reason);
             }
         }
     }
 
-    /// Tells all who wait, now and from here on, that nothing is written any more.
-    fn refuse(&self, queue: &Queue, rest: impl Iterator<Item = Job>, error: &Error) {
-        self.store.poison(error.to_string());
-        let reason = self.store.failure().unwrap_or("the log failed").to_owned();
-        rest.for_each(|job| job.fail(&reason));
-        while let Some(jobs) = queue.take() {
-            jobs.into_iter().for_each(|job| job.fail(&reason));
+    fn carry_out(&self, jobs: &mut impl Iterator<Item = Job>) -> Result<()> {
+        let mut run: Vec<(PhysicalOffset, Bytes)> = Vec::new();
+        for job in jobs {
+            match job {
+                Job::Write { filler, position, bytes } => {
+                    if let Some(at) = filler {
+                        self.write(&mut run)?;
+                        self.fill(at)?;
+                    }
+                    run.push((position, bytes));
+                }
+                other => match self.write(&mut run) {
+                    Ok(()) => self.other(other)?,
+                    Err(error) => {
+                        other.fail(&error.to_string());
+                        return Err(error);
+                    }
+                },
+            }
         }
+        self.write(&mut run)
     }
 
     /// Writes entries that stand one behind the other.
-    fn write(&self, queue: &Queue, run: &mut Vec<(PhysicalOffset, Bytes)>) -> Result<()> {
+    fn write(&self, run: &mut Vec<(PhysicalOffset, Bytes)>) -> Result<()> {
         let (Some((start, _)), Some((last, last_bytes))) = (run.first(), run.last()) else { return Ok(()) };
         let (start, end) = (*start, last.plus(last_bytes.len() as u64));
-        if end.0 <= self.stale_until.get() {
+        if end.0 <= self.stale_until {
             self.store.log.set_written(end);
             run.clear();
             return Ok(());
         }
-        self.with_room(queue, || {
+        self.with_room(|| {
             let segment = self.store.ensure_segment_of(start)?;
             let started = self.store.clock.instant();
             let parts: Vec<&[u8]> = run.iter().map(|(_, bytes)| &bytes[..]).collect();
@@ -221,19 +244,19 @@ impl Writer<'_> {
     }
 
     /// Fills the rest of a segment.
-    fn fill(&self, queue: &Queue, at: PhysicalOffset) -> Result<()> {
-        self.with_room(queue, || self.store.ensure_segment_of(at)?.fill_from(at))?;
+    fn fill(&self, at: PhysicalOffset) -> Result<()> {
+        self.with_room(|| self.store.ensure_segment_of(at)?.fill_from(at))?;
         self.store.log.set_written(self.store.segment_end(at));
         Ok(())
     }
 
     /// Tries until the disk has room: an entry that has its place must not be lost for the group.
-    fn with_room(&self, queue: &Queue, mut write: impl FnMut() -> Result<()>) -> Result<()> {
+    fn with_room(&self, mut write: impl FnMut() -> Result<()>) -> Result<()> {
         let mut told = false;
         loop {
             match write() {
                 Err(error @ Error::Full { .. }) => {
-                    if queue.is_closed() {
+                    if self.jobs.is_closed() {
                         return Err(error);
                     }
                     if !std::mem::replace(&mut told, true) {
@@ -252,20 +275,20 @@ impl Writer<'_> {
         }
     }
 
-    fn other(&self, job: Job) -> Result<()> {
+    fn other(&mut self, job: Job) -> Result<()> {
         match job {
             Job::Write { .. } => unreachable!("writes are handled by the caller"),
             Job::Written(tell) => tell(Ok(())),
-            Job::Flushed(tell) => match &self.to_syncer {
-                Some(syncer) => {
-                    if let Err(mpsc::SendError(tell)) = syncer.send(tell) {
+            Job::Flushed(tell) => match &self.syncs {
+                Some(syncs) => {
+                    if let Err(tell) = syncs.put(tell) {
                         tell(Err("the syncer is gone".into()));
                     }
                 }
                 None => tell(Ok(())),
             },
             Job::Truncate { to, done } if KnownBad::TruncationNotWritten.is_on() => {
-                self.stale_until.set(self.store.log.written().0);
+                self.stale_until = self.store.log.written().0;
                 self.store.log.unwrite(to);
                 done(Ok(()));
             }
@@ -288,10 +311,14 @@ impl Writer<'_> {
     }
 }
 
-fn run_syncer(store: &Arc<Store>, from_writer: &mpsc::Receiver<Flushed>) {
-    while let Ok(first) = from_writer.recv() {
-        let turn: Vec<Flushed> = std::iter::once(first).chain(from_writer.try_iter()).collect();
+/// Syncs what was written until those who wait asked for it.
+fn sync_turn(store: &Store, syncs: &Queue<Flushed>) -> Turn {
+    loop {
+        let waiting = match syncs.take(usize::MAX) {
+            Ok(waiting) => waiting,
+            Err(turn) => return turn,
+        };
         let flushed = store.flush_log().map(|_| ()).map_err(|error| error.to_string());
-        turn.into_iter().for_each(|tell| tell(flushed.clone()));
+        waiting.into_iter().for_each(|tell| tell(flushed.clone()));
     }
 }

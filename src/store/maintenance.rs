@@ -1,12 +1,12 @@
 //! The store's own threads: flushing, checkpoints, retention.
 
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::checkpoint::{CheckpointState, Durable};
 use super::{Error, Result, Store};
+use crate::env::{Bell, Thread, Turn};
 use crate::model::PhysicalOffset;
 
 /// More files than this are synced by one call for the whole file system.
@@ -15,14 +15,14 @@ const SINGLE_SYNCS_MAX: usize = 64;
 /// The running threads. Dropping it stops and joins them; [`Store::close`] comes after.
 #[derive(Debug)]
 pub struct Threads {
-    stop: Arc<(Mutex<bool>, Condvar)>,
-    handles: Vec<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+    threads: Vec<(Bell, Thread)>,
 }
 
 impl Threads {
     /// Starts the flush and checkpoint thread and the cleaning thread of `store`.
     pub fn start(store: &Arc<Store>) -> Result<Self> {
-        let mut threads = Self { stop: Arc::default(), handles: Vec::new() };
+        let mut threads = Self { stop: Arc::default(), threads: Vec::new() };
         let flush = Duration::from_millis(store.config.flush_interval_ms.max(1));
         threads.spawn("store-flush", store, flush, Store::flush_once)?;
         let clean = Duration::from_millis(store.config.retention.interval_ms.max(1));
@@ -37,54 +37,46 @@ impl Threads {
         interval: Duration,
         work: fn(&Store) -> Result<()>,
     ) -> Result<()> {
-        let (store, stop) = (Arc::clone(store), Arc::clone(&self.stop));
-        let path = store.config.root.clone();
-        let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
-            let panicked =
-                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&store, &stop, interval, work)));
-            if panicked.is_err() {
-                store.poison("a store thread panicked");
+        let (bell, path) = (Bell::default(), &store.config.root);
+        let (looked_after, stop) = (Arc::clone(store), Arc::clone(&self.stop));
+        let mut was_full = false;
+        let turn = Box::new(move || {
+            if stop.load(Ordering::Acquire) {
+                return Turn::Over;
             }
+            let turn = std::panic::AssertUnwindSafe(|| turn(&looked_after, interval, work, &mut was_full));
+            std::panic::catch_unwind(turn).unwrap_or_else(|_| {
+                looked_after.poison("a store thread panicked");
+                Turn::Over
+            })
         });
-        self.handles.push(thread.map_err(|error| Error::io("start thread for", &path, error))?);
+        let thread = store.threads().start(name, &bell, turn);
+        let thread = thread.map_err(|error| Error::io("start thread for", path, error))?;
+        self.threads.push((bell, thread));
         Ok(())
     }
 }
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        *self.stop.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.stop.1.notify_all();
-        for handle in self.handles.drain(..) {
-            let _ = handle.join();
-        }
+        self.stop.store(true, Ordering::Release);
+        self.threads.iter().for_each(|(bell, _)| bell.ring());
+        self.threads.drain(..).for_each(|(_, thread)| thread.join());
     }
 }
 
-fn run(store: &Store, stop: &(Mutex<bool>, Condvar), interval: Duration, work: fn(&Store) -> Result<()>) {
-    let mut stopped = stop.0.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut was_full = false;
-    loop {
-        drop(stopped);
-        match work(store) {
-            Ok(()) => was_full = false,
-            Err(error @ Error::Full { .. }) => {
-                if !was_full {
-                    tracing::warn!(%error, "store maintenance waits for room");
-                }
-                was_full = true;
+fn turn(store: &Store, interval: Duration, work: fn(&Store) -> Result<()>, was_full: &mut bool) -> Turn {
+    match work(store) {
+        Ok(()) => *was_full = false,
+        Err(error @ Error::Full { .. }) => {
+            if !std::mem::replace(was_full, true) {
+                tracing::warn!(%error, "store maintenance waits for room");
             }
-            Err(Error::Poisoned(_)) => return,
-            Err(error) => store.poison(error.to_string()),
         }
-        stopped = stop.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !*stopped {
-            stopped = stop.1.wait_timeout(stopped, interval).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        if *stopped {
-            return;
-        }
+        Err(Error::Poisoned(_)) => return Turn::Over,
+        Err(error) => store.poison(error.to_string()),
     }
+    Turn::WaitAtMost(interval)
 }
 
 impl Store {

@@ -45,7 +45,7 @@ pub use read::{Boundary, Read, ReadLimits, ReadStatus};
 pub use recovery::{EntryOptions, Opened, OpenedEntries, QueueSeed};
 pub use retention::Retention;
 
-use crate::env::{Clock, Disk, Lock};
+use crate::env::{self, Clock, Disk, Lock};
 use crate::metrics::Histogram;
 use crate::model::PhysicalOffset;
 use checkpoint::Checkpoint;
@@ -179,6 +179,11 @@ impl Store {
     /// Returns the clock that store times come from.
     pub fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    /// Returns the threads for what blocks on the store's disk.
+    pub fn threads(&self) -> &env::Threads {
+        self.disk.threads()
     }
 
     /// Returns how long the disk takes.
