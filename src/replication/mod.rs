@@ -181,7 +181,12 @@ impl Replication {
         limits: QueueLimits,
         (disk, clock): (Disk, Clock),
     ) -> Result<Self, Error> {
-        let start = raft::Start { store, listener, metadata, settings, limits, disk, clock };
+        let sockets = raft::Sockets::default();
+        let start = raft::Start { store, listener, metadata, settings, limits, disk, clock, sockets };
+        Self::start_replica(start).await
+    }
+
+    async fn start_replica(start: raft::Start) -> Result<Self, Error> {
         let group = raft::Group::start(start).await?;
         let role = group.role();
         Ok(Self { mode: Mode::Group(group), role })

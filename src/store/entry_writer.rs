@@ -195,7 +195,7 @@ impl Writer {
         }
     }
 
-    fn carry_out(&self, jobs: &mut impl Iterator<Item = Job>) -> Result<()> {
+    fn carry_out(&mut self, jobs: &mut impl Iterator<Item = Job>) -> Result<()> {
         let mut run: Vec<(PhysicalOffset, Bytes)> = Vec::new();
         for job in jobs {
             match job {

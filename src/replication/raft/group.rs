@@ -22,6 +22,7 @@ use super::machine::{Machine, Shared, blocking};
 use super::network::{Connections, Replica, Timing, hello};
 use super::proposal::{Batch, batches};
 use super::server::{Local, serve};
+use super::sockets::Sockets;
 use super::types::{Member, Proposal, Raft, Types, committed_leader};
 use super::{roles, wire};
 use crate::env::{Clock, Disk, Random};
@@ -34,7 +35,7 @@ use crate::replication::{
     Error, FlushMode, GroupSettings, GroupStatus, MemberStatus, QueueLimits, ReplicaState, Role,
 };
 use crate::store::{
-    Check, Draft, EntryOptions, FORGOTTEN_MAX, Listener, OpenedEntries, Store, StoreConfig, Threads,
+    Draft, EntryOptions, FORGOTTEN_MAX, Listener, OpenedEntries, Store, StoreConfig, Threads,
 };
 
 /// How long a question to another replica may take.
@@ -63,6 +64,7 @@ pub(crate) struct Start {
     pub(crate) limits: QueueLimits,
     pub(crate) disk: Disk,
     pub(crate) clock: Clock,
+    pub(crate) sockets: Sockets,
 }
 
 /// One replica of a group.
@@ -104,7 +106,7 @@ pub(crate) struct Group {
 impl Group {
     /// Opens the store, listens on the Raft port, and takes part in the group as soon as that is safe.
     pub(crate) async fn start(start: Start) -> Result<Arc<Self>, Error> {
-        let Start { store, listener, metadata, settings, limits, disk, clock } = start;
+        let Start { store, listener, metadata, settings, limits, disk, clock, sockets } = start;
         let own = settings
             .peers
             .iter()
@@ -113,13 +115,16 @@ impl Group {
             .ok_or_else(|| Error::Group(format!("dLegerPeers does not name n{}", settings.id)))?;
         let port = own.rsplit(':').next().unwrap_or_default();
         let address = format!("{}:{port}", settings.bind_address);
-        let raft_listener = tokio::net::TcpListener::bind(&address)
+        let raft_listener = sockets
+            .listen(&address)
             .await
             .map_err(|error| Error::Failed(format!("listen on the Raft port {address}: {error}")))?;
         let sync = settings.flush == FlushMode::Sync;
         let (group_name, id) = (settings.group.clone(), settings.id);
         let (meta, clk) = (Arc::clone(&metadata), clock.clone());
-        let opened = blocking(move || open(store, listener, &meta, &group_name, id, sync, disk, clk)).await;
+        let threads = disk.threads().clone();
+        let opened =
+            blocking(&threads, move || open(store, listener, &meta, &group_name, id, sync, disk, clk)).await;
         let Opened { opened, files, replica, image, floor } = opened.map_err(failed)?;
         let OpenedEntries { store, log: entries, committer, damaged_below } = opened;
         let barrier = files.barrier().map_err(failed)?.max(damaged_below);
@@ -156,7 +161,7 @@ impl Group {
         let timing = Timing::new(Duration::from_millis(settings.heartbeat_ms));
         let (stop, stopping) = watch::channel(false);
         let group = Arc::new(Self {
-            connections: Connections::new(who.clone(), timing),
+            connections: Connections::new(who.clone(), timing, sockets),
             shared,
             log,
             replica: Mutex::new(replica),
@@ -355,7 +360,7 @@ impl Group {
     /// Asks a replica who it is. An error says why there is no answer.
     pub(super) async fn ask(&self, id: u64, address: &str) -> Result<wire::HelloResponse, String> {
         let replica = Replica { group: self.settings.group.clone(), id: self.settings.id };
-        hello(address, replica.target(id), HELLO_LIMIT).await
+        hello(self.connections.sockets(), address, replica.target(id), HELLO_LIMIT).await
     }
 
     /// Returns the numbers of the other members, and of those that `dLegerPeers` names.
@@ -634,7 +639,7 @@ impl Group {
         }
         let maintenance = self.end_tasks().await;
         let shared = Arc::clone(&self.shared);
-        let closed = blocking(move || {
+        let closed = blocking(self.shared.threads(), move || {
             shared.entries.stop();
             drop(maintenance);
             shared.save_image()?;
@@ -683,7 +688,7 @@ impl Group {
         }
         let maintenance = self.end_tasks().await;
         let shared = Arc::clone(&self.shared);
-        let _ = blocking(move || {
+        let _ = blocking(self.shared.threads(), move || {
             shared.entries.stop();
             drop(maintenance);
             Ok(())
@@ -744,21 +749,12 @@ impl Local for Group {
         })
     }
 
-    fn fetch(&self, first: u64, last: u64) -> Result<Vec<Bytes>, String> {
-        let applied = self.shared.applied().map_or(0, |id| id.index());
-        let to = last.min(applied);
-        if first > to {
-            return Err(format!("entry {first} is not committed here; the last one is {applied}"));
-        }
-        let entries = self
-            .shared
-            .entries
-            .entries(LogIndex(first), LogIndex(to + 1), 32 << 20, Check::Whole)
-            .map_err(|error| error.to_string())?;
-        if entries.first().is_none_or(|entry| entry.index.0 != first) {
-            return Err(format!("entry {first} is no longer in the log"));
-        }
-        Ok(entries.into_iter().map(|entry| entry.bytes).collect())
+    fn fetch(&self, first: u64, last: u64) -> BoxFuture<'_, Result<Vec<Bytes>, String>> {
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move {
+            let fetched = blocking(self.shared.threads(), move || Ok(shared.committed(first, last))).await;
+            fetched.unwrap_or_else(|error| Err(error.to_string()))
+        })
     }
 }
 

@@ -160,7 +160,8 @@ async fn mark_joined(group: &Arc<Group>) -> Result<(), String> {
     let mut replica = group.replica.lock().unwrap_or_else(PoisonError::into_inner).clone();
     replica.joined = true;
     let saved = replica.clone();
-    blocking(move || shared.files.save_replica(&saved)).await.map_err(|error| error.to_string())?;
+    let saving = blocking(group.shared.threads(), move || shared.files.save_replica(&saved));
+    saving.await.map_err(|error| error.to_string())?;
     *group.replica.lock().unwrap_or_else(PoisonError::into_inner) = replica;
     Ok(())
 }

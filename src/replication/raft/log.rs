@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 
 use super::codec::{StateImage, membership_from_bytes, membership_to_bytes, term_of};
 use super::files::Files;
+use super::machine::blocking;
 use super::proposal::Waiting;
 use super::types::{Entry, LogId, Payload, Stored, Types, Vote, log_id};
 use crate::env::KnownBad;
@@ -219,7 +220,7 @@ impl RaftLogStorage<Types> for Log {
         self.0.entries.when_flushed(tell(done));
         wait(is_done).await?;
         let (files, saved) = (Arc::clone(&self.0.files), *vote);
-        tokio::task::spawn_blocking(move || files.save_vote(&saved)).await.map_err(io::Error::other)??;
+        blocking(self.0.store.threads(), move || files.save_vote(&saved)).await?;
         *self.0.vote.lock().unwrap_or_else(PoisonError::into_inner) = Some(*vote);
         Ok(())
     }
@@ -284,7 +285,7 @@ impl RaftLogStorage<Types> for Log {
             inner.store.delete_below(min).map_err(other)?;
             inner.files.remove_snapshots_below(inner.store.log().min())
         };
-        tokio::task::spawn_blocking(work).await.map_err(io::Error::other)??;
+        blocking(self.0.store.threads(), work).await?;
         if self.purged().is_none_or(|purged| purged < id) {
             self.set_purged(Some(id));
         }

@@ -8,6 +8,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
@@ -18,14 +19,16 @@ use super::files::{Files, decode_snapshot};
 use super::log::{Log, tell, wait};
 use super::proposal::Waiting;
 use super::types::{Entry, Image, LogId, Payload, Snapshot, SnapshotMeta, Stored, StoredMembership, Types};
-use crate::env::{Clock, lacks_room};
+use crate::env::{Clock, Threads, lacks_room};
 use crate::metadata::{Metadata, MetadataCommand, decode_commands};
 use crate::metrics::Histogram;
 use crate::model::{LogIndex, PhysicalOffset, Topic};
-use crate::store::{Committer, EntryHead, EntryKind, EntryLog, Store, decode_head};
+use crate::store::{Check, Committer, EntryHead, EntryKind, EntryLog, Store, decode_head};
 
 /// How long a full disk is left alone before the next try.
 const FULL_WAIT: Duration = Duration::from_millis(200);
+/// Bytes of entries that another replica gets at once.
+const FETCH_BYTES: usize = 32 << 20;
 
 /// What the state machine shares with the rest of the group.
 #[derive(Debug)]
@@ -103,14 +106,44 @@ impl Shared {
         *self.floor.lock().unwrap_or_else(PoisonError::into_inner) = base;
     }
 
+    /// Returns the threads for what blocks on the disk.
+    pub(super) fn threads(&self) -> &Threads {
+        self.store.threads()
+    }
+
     /// Returns the last applied entry.
     pub(super) fn applied(&self) -> Option<LogId> {
         self.lock().last
     }
 
+    /// Returns index and CRC of the last applied entry, and where it ends.
+    #[cfg(test)]
+    pub(super) fn applied_to(&self) -> Option<(u64, u32, u64)> {
+        let applied = self.lock();
+        applied.last.map(|last| (last.index(), applied.crc, applied.end.0))
+    }
+
     /// Returns the members as of the last applied entry.
     pub(super) fn membership(&self) -> StoredMembership {
         self.lock().membership.clone()
+    }
+
+    /// Returns the bytes of applied entries, from `first` on and not behind `last`: at least one, and not much more than
+    /// fits one message. Blocks on the disk.
+    pub(super) fn committed(&self, first: u64, last: u64) -> Result<Vec<Bytes>, String> {
+        let applied = self.applied().map_or(0, |id| id.index());
+        let to = last.min(applied);
+        if first > to {
+            return Err(format!("entry {first} is not committed here; the last one is {applied}"));
+        }
+        let entries = self
+            .entries
+            .entries(LogIndex(first), LogIndex(to + 1), FETCH_BYTES, Check::Whole)
+            .map_err(|error| error.to_string())?;
+        if entries.first().is_none_or(|entry| entry.index.0 != first) {
+            return Err(format!("entry {first} is no longer in the log"));
+        }
+        Ok(entries.into_iter().map(|entry| entry.bytes).collect())
     }
 
     /// Saves the image of what is applied. Blocks on the disk.
@@ -194,7 +227,7 @@ impl Machine {
         };
         if !first && before.0.saturating_sub(1) / size != position.0 / size {
             let (shared, base) = (Arc::clone(&self.shared), PhysicalOffset(position.0 / size * size));
-            with_room(move || shared.save_snapshot(base)).await?;
+            with_room(self.shared.threads(), move || shared.save_snapshot(base)).await?;
         }
         let seen = *position < self.shared.store.dispatched();
         if !head.forgotten.is_empty() && !seen {
@@ -240,7 +273,7 @@ impl Machine {
 
     async fn save_image(&self) {
         let shared = Arc::clone(&self.shared);
-        if let Err(error) = blocking(move || shared.save_image()).await {
+        if let Err(error) = blocking(self.shared.threads(), move || shared.save_image()).await {
             // What is applied is applied again after a restart; the next try is as good.
             tracing::warn!(%error, "the image of the tables was not saved; tried again");
         }
@@ -266,7 +299,7 @@ impl Machine {
             applied.forgotten.extend(topics.iter().map(|topic| (topic.clone(), head.position)));
         }
         let (shared, committer) = (Arc::clone(&self.shared), Arc::clone(&self.committer));
-        with_room(move || {
+        with_room(self.shared.threads(), move || {
             shared.save_image()?;
             topics.iter().try_for_each(|topic| committer.forget_topic(topic)).map_err(io::Error::other)
         })
@@ -285,7 +318,7 @@ impl Machine {
         let last = image.last_log_id().ok_or_else(|| io::Error::other("an empty snapshot"))?;
         tracing::info!(%last, position = image.position, "a snapshot is being installed");
         let (files, saved) = (Arc::clone(&shared.files), image.clone());
-        blocking(move || files.save_install(&saved)).await?;
+        blocking(shared.threads(), move || files.save_install(&saved)).await?;
         let (done, is_done) = oneshot::channel();
         let base = PhysicalOffset(image.position);
         shared.entries.restart_at(image.last_entry(), base, tell(done));
@@ -304,7 +337,7 @@ impl Machine {
         }
         shared.set_floor(base);
         let (shared, saved) = (Arc::clone(&self.shared), image);
-        blocking(move || {
+        blocking(self.shared.threads(), move || {
             shared.files.save_snapshot(&saved)?;
             shared.save_image()?;
             shared.store.checkpoint_now().map_err(io::Error::other)?;
@@ -385,12 +418,15 @@ fn snapshot_at(files: &Files, base: PhysicalOffset) -> io::Result<Option<Snapsho
 }
 
 /// Like [`blocking`], again and again while the disk is full: a committed entry must not be given up for want of room.
-async fn with_room(work: impl Fn() -> io::Result<()> + Send + Sync + 'static) -> io::Result<()> {
+async fn with_room(
+    threads: &Threads,
+    work: impl Fn() -> io::Result<()> + Send + Sync + 'static,
+) -> io::Result<()> {
     let work = Arc::new(work);
     let mut told = false;
     loop {
         let once = Arc::clone(&work);
-        match blocking(move || once()).await {
+        match blocking(threads, move || once()).await {
             Err(error) if is_full(&error) => {
                 if !std::mem::replace(&mut told, true) {
                     tracing::error!(%error, "applying waits for room on the disk");
@@ -409,7 +445,13 @@ fn is_full(error: &io::Error) -> bool {
 
 /// Runs what blocks on the disk on a thread that may.
 pub(super) async fn blocking<T: Send + 'static>(
+    threads: &Threads,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+    let Some(simulation) = threads.simulation() else {
+        return tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?;
+    };
+    let (done, is_done) = oneshot::channel();
+    simulation.later(Box::new(move || drop(done.send(work())))).await;
+    is_done.await.map_err(io::Error::other)?
 }

@@ -39,7 +39,8 @@ pub(super) async fn run(group: Arc<Group>) {
         }
         if let Some(from) = scrub {
             let entries = Arc::clone(&group.shared.entries);
-            let checked = blocking(move || entries.scrub(from, SCRUB_BYTES).map_err(std::io::Error::other));
+            let scrub_on = move || entries.scrub(from, SCRUB_BYTES).map_err(std::io::Error::other);
+            let checked = blocking(group.shared.threads(), scrub_on);
             match checked.await {
                 Ok(next) => scrub = next,
                 Err(error) => {
@@ -70,9 +71,8 @@ async fn mend(group: &Arc<Group>, index: LogIndex) -> Result<(), String> {
     let bytes = fetch(group, index, index).await?;
     let bytes = bytes.into_iter().next().ok_or("an empty answer")?;
     let entries = Arc::clone(&group.shared.entries);
-    blocking(move || entries.mend(&bytes).map_err(std::io::Error::other))
-        .await
-        .map_err(|error| error.to_string())
+    let mended = move || entries.mend(&bytes).map_err(std::io::Error::other);
+    blocking(group.shared.threads(), mended).await.map_err(|error| error.to_string())
 }
 
 /// Gets committed entries from whichever replica has them.

@@ -1,7 +1,7 @@
 //! A Raft group: the CommitLog is the Raft log, openraft decides.
 //!
 //! The only files that name openraft. `log` is its log storage over `store::EntryLog`, `machine` its state machine,
-//! `network` and `server` its transport; `group` starts and stops all of it, knows who leads, and changes the members.
+//! `network`, `server` and `sockets` its transport; `group` starts and stops all of it, knows who leads, and changes the members.
 
 mod codec;
 mod files;
@@ -18,6 +18,7 @@ mod network;
 mod proposal;
 mod roles;
 mod server;
+mod sockets;
 #[cfg(test)]
 mod suite;
 #[cfg(test)]
@@ -27,3 +28,4 @@ mod window;
 mod wire;
 
 pub(super) use group::{Group, Start};
+pub(super) use sockets::Sockets;

@@ -30,6 +30,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status, Streaming};
 
 use super::lease::Heard;
+use super::sockets::Sockets;
 use super::types::{Image, Member, Snapshot, Types, Vote};
 use super::window::{self, Requests, Window};
 use super::wire::{self, raft_client::RaftClient};
@@ -108,14 +109,19 @@ pub(super) struct Connections {
     timing: Timing,
     peers: Arc<Mutex<HashMap<u64, Arc<Peer>>>>,
     heard: Answered,
+    sockets: Sockets,
 }
 
 /// The newest entries or beats that each replica has answered.
 type Answered = watch::Sender<HashMap<u64, Heard>>;
 
 impl Connections {
-    pub(super) fn new(replica: Replica, timing: Timing) -> Self {
-        Self { replica, timing, peers: Arc::default(), heard: Answered::default() }
+    pub(super) fn new(replica: Replica, timing: Timing, sockets: Sockets) -> Self {
+        Self { replica, timing, peers: Arc::default(), heard: Answered::default(), sockets }
+    }
+
+    pub(super) fn sockets(&self) -> &Sockets {
+        &self.sockets
     }
 
     /// Returns when the last entries or beats of a term were sent to each replica that it has answered.
@@ -163,7 +169,7 @@ impl Connections {
             return peer.clone();
         }
         let target = self.replica.target(id);
-        let peer = Arc::new(Peer::new(target, address, self.timing, self.heard.clone()));
+        let peer = Arc::new(Peer::new(&self.sockets, target, address, self.timing, self.heard.clone()));
         peers.insert(id, peer.clone());
         peer
     }
@@ -175,11 +181,12 @@ impl Connections {
 
 /// Asks whoever is at `address` who it is, over a connection of its own. An error says why there is no answer.
 pub(super) async fn hello(
+    sockets: &Sockets,
     address: &str,
     target: wire::Target,
     limit: Duration,
 ) -> Result<wire::HelloResponse, String> {
-    let channel = endpoint(address, limit)?.connect_lazy();
+    let channel = sockets.channel(&endpoint(address, limit)?);
     let request = wire::HelloRequest { target: Some(target.clone()) };
     let mut client = client(channel);
     within(limit, carried(&target, client.hello(request))).await
@@ -278,11 +285,11 @@ struct Channels {
 }
 
 impl Peer {
-    fn new(target: wire::Target, address: &str, timing: Timing, heard: Answered) -> Self {
+    fn new(sockets: &Sockets, target: wire::Target, address: &str, timing: Timing, heard: Answered) -> Self {
         let channels = endpoint(address, timing.connect).map(|endpoint| Channels {
-            entries: endpoint.connect_lazy(),
-            beat: endpoint.connect_lazy(),
-            bulk: endpoint.connect_lazy(),
+            entries: sockets.channel(&endpoint),
+            beat: sockets.channel(&endpoint),
+            bulk: sockets.channel(&endpoint),
         });
         Self { address: address.to_owned(), target, channels, heard }
     }

@@ -14,7 +14,8 @@ use tonic::Request;
 
 use super::*;
 use crate::model::PhysicalOffset;
-use crate::replication::raft::server::{Local, serve, serve_service};
+use crate::replication::raft::server::{Local, accepted, serve, serve_service};
+use crate::replication::raft::sockets::Listener;
 use crate::replication::raft::types::{
     Entry, Membership, Payload, Raft, SnapshotMeta, Stored, StoredMembership, log_id,
 };
@@ -169,7 +170,7 @@ impl Running {
         let (snapshot, snapshot_rx) = mpsc::unbounded_channel();
         let (stop, stopped) = watch::channel(false);
         let fake = Fake { manner, replica: replica(2), requests: requests.clone(), callers, snapshot };
-        let task = serve_service(listener, fake, stopped);
+        let task = serve_service(accepted(listener), fake, stopped);
         Self { address, requests, callers: callers_rx, snapshot: snapshot_rx, stop, task }
     }
 
@@ -192,7 +193,8 @@ fn replica(id: u64) -> Replica {
 }
 
 fn connections() -> Connections {
-    Connections::new(replica(1), Timing { connect: Duration::from_millis(200), patience: PATIENCE })
+    let timing = Timing { connect: Duration::from_millis(200), patience: PATIENCE };
+    Connections::new(replica(1), timing, Sockets::Tcp)
 }
 
 fn leader() -> Vote {
@@ -399,7 +401,7 @@ async fn a_connection_that_has_died_is_noticed_by_its_silence() {
     let address = listener.local_addr().unwrap().to_string();
     let timing = Timing { connect: Duration::from_millis(200), patience: SOON * 2 };
     let member = Member { raft_address: address, identity: 0 };
-    let mut network = Connections::new(replica(1), timing).new_client(2, &member).await;
+    let mut network = Connections::new(replica(1), timing, Sockets::Tcp).new_client(2, &member).await;
     let begin = Instant::now();
     append_one(&mut network).await.unwrap_err();
     let limit = KEEP_ALIVE_INTERVAL + KEEP_ALIVE_TIMEOUT + Duration::from_secs(1);
@@ -535,8 +537,8 @@ impl Local for Outside {
         Box::pin(async { Err("outside".to_owned()) })
     }
 
-    fn fetch(&self, _: u64, _: u64) -> Result<Vec<Bytes>, String> {
-        Err("outside".to_owned())
+    fn fetch(&self, _: u64, _: u64) -> BoxFuture<'_, Result<Vec<Bytes>, String>> {
+        Box::pin(async { Err("outside".to_owned()) })
     }
 }
 
@@ -545,10 +547,11 @@ async fn a_replica_outside_the_group_answers_hello_and_nothing_else() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let (stop, stopped) = watch::channel(false);
-    let task = serve(listener, replica(2), Arc::new(Outside), stopped);
+    let task = serve(Listener::Tcp(listener), replica(2), Arc::new(Outside), stopped);
 
-    let hello_of =
-        |group: &str, to| hello(&address, Replica { group: group.to_owned(), id: 1 }.target(to), SOON);
+    let hello_of = |group: &str, to| {
+        hello(&Sockets::Tcp, &address, Replica { group: group.to_owned(), id: 1 }.target(to), SOON)
+    };
     assert_eq!(hello_of("g", 2).await.unwrap().client_address, "client:10911");
     let error = hello_of("g", 3).await.unwrap_err();
     let expected =

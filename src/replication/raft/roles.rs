@@ -178,7 +178,7 @@ async fn lift_barrier(group: &Arc<Group>, raft: &Raft) -> std::io::Result<()> {
         return Ok(());
     }
     let shared = Arc::clone(&group.shared);
-    blocking(move || shared.files.remove_barrier()).await?;
+    blocking(group.shared.threads(), move || shared.files.remove_barrier()).await?;
     *group.barrier.lock().unwrap_or_else(PoisonError::into_inner) = None;
     group.allow_elections(raft);
     tracing::info!(%index, "the log is whole again: this replica votes");
@@ -192,7 +192,7 @@ async fn retain(group: &Arc<Group>, raft: &Raft) -> std::io::Result<()> {
     if wanted <= shared.store.log().min() {
         return Ok(());
     }
-    let there = blocking(move || {
+    let there = blocking(group.shared.threads(), move || {
         let there = shared.files.has_snapshot(wanted)?;
         if there {
             shared.set_floor(wanted);

@@ -13,10 +13,12 @@ use futures_util::future::BoxFuture;
 use futures_util::{Stream, StreamExt, stream};
 use openraft::errors::Fatal;
 use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinHandle;
 use tonic::transport::Server;
+use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::warn;
 
@@ -25,6 +27,7 @@ use super::network::{
     CONNECTION_WINDOW, FRAME_MAX, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, MESSAGE_MAX, Replica,
     STREAM_WINDOW,
 };
+use super::sockets::Listener;
 use super::types::{Entry, Raft, Snapshot, Types};
 use super::wire::{self, raft_server::RaftServer};
 
@@ -57,27 +60,35 @@ pub(super) trait Local: Send + Sync + 'static {
     fn read_index(&self) -> BoxFuture<'_, Result<u64, String>>;
 
     /// Returns the bytes of committed entries, from `first` on and not behind `last`: at least one, and not much more
-    /// than fits one message (32 MiB). May block. An error says why there are none.
-    fn fetch(&self, first: u64, last: u64) -> Result<Vec<Bytes>, String>;
+    /// than fits one message (32 MiB). An error says why there are none.
+    fn fetch(&self, first: u64, last: u64) -> BoxFuture<'_, Result<Vec<Bytes>, String>>;
 }
 
 /// Serves on `listener` until `stop` is true or its sender is gone. The task ends when all calls have, or a second later.
 pub(super) fn serve(
-    listener: TcpListener,
+    listener: Listener,
     replica: Replica,
     local: Arc<dyn Local>,
     stop: watch::Receiver<bool>,
 ) -> JoinHandle<()> {
     let snapshots = Arc::new(Semaphore::new(SNAPSHOTS_MAX));
     let service = Service { replica, local, snapshots, stop: stop.clone() };
-    serve_service(listener, service, stop)
+    match listener {
+        Listener::Tcp(listener) => serve_service(accepted(listener), service, stop),
+        #[cfg(test)]
+        Listener::Simulated(incoming) => serve_service(incoming, service, stop),
+    }
 }
 
-pub(super) fn serve_service<S: wire::raft_server::Raft>(
-    listener: TcpListener,
+pub(super) fn serve_service<S, I>(
+    incoming: impl Stream<Item = io::Result<I>> + Send + 'static,
     service: S,
     stop: watch::Receiver<bool>,
-) -> JoinHandle<()> {
+) -> JoinHandle<()>
+where
+    S: wire::raft_server::Raft,
+    I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
     let service = RaftServer::new(service)
         .max_decoding_message_size(MESSAGE_MAX)
         .max_encoding_message_size(MESSAGE_MAX);
@@ -89,7 +100,7 @@ pub(super) fn serve_service<S: wire::raft_server::Raft>(
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .http2_max_pending_accept_reset_streams(Some(GIVEN_UP_MAX))
         .add_service(service);
-    let served = server.serve_with_incoming_shutdown(accepted(listener), stopped(stop.clone()));
+    let served = server.serve_with_incoming_shutdown(incoming, stopped(stop.clone()));
     tokio::spawn(async move {
         tokio::select! {
             result = served => if let Err(error) = result {
@@ -105,7 +116,7 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-fn accepted(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> {
+pub(super) fn accepted(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> {
     stream::unfold(listener, |listener| async {
         loop {
             match listener.accept().await {
@@ -252,9 +263,8 @@ impl wire::raft_server::Raft for Service {
         if first > last {
             return Err(Status::invalid_argument(format!("there are no entries from {first} to {last}")));
         }
-        let local = self.local.clone();
-        let entries = tokio::task::spawn_blocking(move || local.fetch(first, last)).await.map_err(over)?;
-        Ok(Response::new(wire::FetchResponse { entries: entries.map_err(Status::unavailable)? }))
+        let entries = self.local.fetch(first, last).await.map_err(Status::unavailable)?;
+        Ok(Response::new(wire::FetchResponse { entries }))
     }
 }
 

@@ -7,6 +7,7 @@ mod faults;
 mod install;
 mod retention;
 mod schedules;
+pub(super) mod sim;
 
 use cluster::{Cluster, Shape, draft, eventually};
 

@@ -66,7 +66,7 @@ pub(super) struct Node {
     pub(super) replication: Replication,
     pub(super) metadata: Arc<Metadata>,
     pub(super) faults: Arc<Faults>,
-    failure: Arc<OnceLock<String>>,
+    pub(super) failure: Arc<OnceLock<String>>,
 }
 
 impl Node {
