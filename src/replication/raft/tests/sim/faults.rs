@@ -15,6 +15,26 @@ const OPERATION_LIMIT: Duration = Duration::from_secs(1);
 /// How long a process may live that is to die at its n-th change of the disk.
 const DIES_SOON: Duration = Duration::from_millis(500);
 
+/// Has replicas die just after they took entries back from the end of their logs.
+pub(super) async fn strike_cutters(world: Arc<World>, mut random: fastrand::Rng) {
+    let mut ends = vec![0; world.shape.nodes];
+    loop {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        for node in world.running() {
+            let end = node.group().shared.entries.end().0;
+            let before = std::mem::replace(&mut ends[node.id], end);
+            if end >= before || node.faults.is_dead() || random.bool() {
+                continue;
+            }
+            let ms = random.u64(0..30);
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+            world.trace.plan(&format!("n{} dies {ms} ms after it took entries back", node.id));
+            world.look();
+            node.faults.die();
+        }
+    }
+}
+
 pub(super) struct Faults {
     world: Arc<World>,
     random: fastrand::Rng,
@@ -31,6 +51,7 @@ impl Faults {
     pub(super) async fn run(&mut self, steps: usize) {
         for _ in 0..steps {
             self.world.look();
+            self.bury().await;
             self.step().await;
             let longest = self.longest_pause();
             let pause = self.random.u64(1..=longest);
@@ -38,8 +59,17 @@ impl Faults {
         }
     }
 
+    /// Ends the processes whose disks have died meanwhile.
+    async fn bury(&mut self) {
+        for id in self.world.ids() {
+            if self.world.node(id).is_some_and(|node| node.faults.is_dead()) {
+                self.crash(id).await;
+            }
+        }
+    }
+
     fn longest_pause(&mut self) -> u64 {
-        *self.random.choice([20, 200, 900].iter()).unwrap()
+        *self.random.choice([20, 150, 700].iter()).unwrap()
     }
 
     /// Takes everything back, and starts what does not run.
@@ -80,37 +110,37 @@ impl Faults {
         // Leaders are hit more often than chance has it.
         let id = if self.random.u8(..3) == 0 { leader } else { id };
         match self.random.u8(..100) {
-            0..=23 if self.world.is_running(id) => self.end(id).await,
-            0..=39 if !self.world.is_running(id) => self.start(id).await,
-            24..=39 => self.start_one_that_is_down().await,
-            40..=59 => self.cut(id),
-            60..=67 => {
+            0..=21 if self.world.is_running(id) => self.end(id).await,
+            0..=37 if !self.world.is_running(id) => self.start(id).await,
+            22..=37 => self.start_one_that_is_down().await,
+            38..=56 => self.cut(id),
+            57..=63 => {
                 self.note("the network is whole");
                 self.world.net.heal();
             }
-            68..=72 => {
+            64..=68 => {
                 let latency_ms = *self.random.choice([(0, 2), (1, 20), (20, 60), (0, 150)].iter()).unwrap();
                 let lost = *self.random.choice([0, 5, 50].iter()).unwrap();
                 self.note(&format!("ways take {latency_ms:?} ms, {lost} in 1000 are lost"));
                 self.world.net.set_weather(Weather { latency_ms, lost });
             }
-            73..=75 => {
+            69..=71 => {
                 let other = self.one_but(id);
                 self.note(&format!("connections of n{id} and n{other} break"));
                 self.world.net.break_connections(id, other);
             }
-            76..=80 => self.pause(id).await,
-            81..=83 => {
+            72..=77 => self.pause(id).await,
+            78..=80 => {
                 let sync = *self.random.choice([(0, 4), (20, 100), (100, 400)].iter()).unwrap();
                 self.note(&format!("n{id}'s disk takes {sync:?} ms"));
                 self.world.set_speed(id, Speed { write: (0, sync.0), sync });
             }
-            84..=86 => {
+            81..=82 => {
                 let by_ms = self.random.i64(-120..120) * MINUTE_MS;
                 self.note(&format!("n{id}'s clock jumps by {by_ms} ms"));
                 self.world.jump_clock(id, by_ms);
             }
-            87..=92 => self.transfer(leader).await,
+            83..=92 => self.transfer(leader).await,
             93..=95 => self.change_members(leader).await,
             96..=97 => self.end_all().await,
             _ => self.fail_syncs(id).await,
@@ -234,7 +264,7 @@ impl Faults {
     }
 
     async fn pause(&mut self, id: usize) {
-        let ms = self.random.u64(50..2500);
+        let ms = self.random.u64(50..1500);
         self.note(&format!("n{id} stands still for {ms} ms"));
         self.world.pause(id, true);
         let incarnation = self.world.incarnation(id);

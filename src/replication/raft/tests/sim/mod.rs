@@ -228,7 +228,7 @@ impl Simulation {
             flush,
             checkpoint_ms: *random.choice([20, 100, 400, 10_000].iter()).unwrap(),
             clean_ms: *random.choice([50, 300].iter()).unwrap(),
-            election_ms: (250, 500),
+            election_ms: *random.choice([(80, 160), (80, 160), (200, 400)].iter()).unwrap(),
         };
         let retains_little = random.bool();
         trace.plan(&format!("{shape:?}, retains little {retains_little}"));
@@ -250,7 +250,9 @@ impl Simulation {
         self.until("a leader", || self.world.leader_now().is_some()).await;
         let (clients, mut tasks) = Clients::start(&self.world, &mut self.random);
         let mut faults = Faults::new(Arc::clone(&self.world), self.random.fork());
-        faults.run(self.random.usize(3..10)).await;
+        let strikes = tokio::spawn(faults::strike_cutters(Arc::clone(&self.world), self.random.fork()));
+        faults.run(self.random.usize(4..14)).await;
+        strikes.abort();
         faults.heal().await;
         self.take_back_in(faults.removed()).await;
         self.send_surely("last").await;

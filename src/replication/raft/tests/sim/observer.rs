@@ -19,6 +19,8 @@ pub(super) struct View {
     pub(super) vote: Vote,
     /// As its file has it.
     pub(super) saved_vote: Option<Vote>,
+    /// Its disk fails: what its files show may not be durable.
+    pub(super) broken: bool,
     /// It leads, as openraft sees it.
     pub(super) leads: bool,
     pub(super) purged: Option<u64>,
@@ -31,6 +33,8 @@ pub(super) struct View {
     /// What its state machine applied last: index, CRC, end.
     pub(super) machine: Option<(u64, u32, u64)>,
     pub(super) changes: Changes,
+    /// Up to where its log stands in the file.
+    pub(super) written: u64,
     pub(super) failure: Option<String>,
 }
 
@@ -44,6 +48,16 @@ pub(super) struct Moment<'a> {
     pub(super) ledger: &'a Ledger,
     /// The first entry of the ledger that is new.
     pub(super) fresh: usize,
+}
+
+/// A log as a replica found it at its start, before it takes part again.
+pub(super) struct Recovered<'a> {
+    pub(super) id: usize,
+    /// Against the last look at the process before.
+    pub(super) changes: &'a Changes,
+    /// Up to where the log of the process before was durable.
+    pub(super) durable: u64,
+    pub(super) ledger: &'a Ledger,
 }
 
 pub(super) struct Observer {
@@ -93,6 +107,19 @@ impl Observer {
         Ok(())
     }
 
+    /// Looks at the log of a replica that was just opened.
+    pub(super) fn recovered(&mut self, world: &World, node: &Node) -> Result<(), String> {
+        let log = &mut self.logs[node.id];
+        let durable = log.durable;
+        let changes = log.look(node, world.shape.flush == FlushMode::Sync);
+        let recovered = Recovered { id: node.id, changes: &changes, durable, ledger: &self.ledger };
+        for invariant in &mut self.invariants {
+            let checked = invariant.recovered(&recovered);
+            checked.map_err(|error| format!("{}: {error}", invariant.name()))?;
+        }
+        Ok(())
+    }
+
     fn tell(&mut self, world: &World, view: &View) {
         let View { id, vote, leads, purged, snapshot, committed, .. } = view;
         let text = format!("n{id} {vote} leads {leads} purged {purged:?} snapshot {snapshot:?}");
@@ -116,6 +143,7 @@ fn view(world: &World, node: &Node, log: &Shadow, changes: Changes) -> Option<Vi
         incarnation: world.incarnation(node.id),
         vote: metrics.vote,
         saved_vote: group.shared.files.vote().ok().flatten(),
+        broken: world.is_broken(node.id),
         leads: metrics.state.is_leader(),
         purged: index(&metrics.purged),
         snapshot: index(&metrics.snapshot),
@@ -130,6 +158,7 @@ fn view(world: &World, node: &Node, log: &Shadow, changes: Changes) -> Option<Vi
         last: metrics.last_log_index,
         machine: group.shared.applied_to(),
         changes,
+        written: node.store().log().written().0,
         failure: node.failure().cloned(),
     })
 }

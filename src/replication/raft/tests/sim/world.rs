@@ -97,7 +97,7 @@ impl World {
             client_address: format!("c{id}:1000"),
             bind_address: format!("n{id}"),
             flush: self.shape.flush,
-            heartbeat_ms: 50,
+            heartbeat_ms: self.shape.election_ms.0 / 4,
             election_min_ms: self.shape.election_ms.0,
             election_max_ms: self.shape.election_ms.1,
             entry_bytes_max: 8 << 10,
@@ -160,6 +160,7 @@ impl World {
         let started = Replication::start_replica(start).await;
         let replication = started.map_err(|error| (error, Arc::clone(&faults)))?;
         let node = Arc::new(Node { id, replication, metadata, faults, failure });
+        self.hold(|observer| observer.recovered(self, &node));
         let mut replicas = self.lock();
         replicas[id].incarnation += 1;
         replicas[id].process = Some(Process { node, threads });
@@ -206,8 +207,11 @@ impl World {
 
     /// Has the invariants checked. Ends the simulation if one does not hold.
     pub(super) fn look(&self) {
-        let looked = self.observer.lock().unwrap_or_else(PoisonError::into_inner).look(self);
-        if let Err(error) = looked {
+        self.hold(|observer| observer.look(self));
+    }
+
+    fn hold(&self, look: impl FnOnce(&mut Observer) -> Result<(), String>) {
+        if let Err(error) = look(&mut self.observer.lock().unwrap_or_else(PoisonError::into_inner)) {
             panic!("{error}");
         }
     }

@@ -26,7 +26,7 @@ impl Invariant for ElectionSafety {
                     return Err(format!("n{known} and n{} lead in term {term}", view.id));
                 }
             }
-            let Some(saved) = &view.saved_vote else { continue };
+            let Some(saved) = view.saved_vote.filter(|_| !view.broken) else { continue };
             let (term, choice) = (saved.leader_id.term, saved.leader_id.voted_for);
             let known = *self.votes.entry((view.id, term)).or_insert(choice);
             // A replica that voted for nobody who won follows the winner.

@@ -2,6 +2,7 @@
 
 mod committed_stays;
 mod consumer_offsets;
+mod cut_stays;
 mod election_safety;
 mod leader_completeness;
 mod log_matching;
@@ -12,14 +13,22 @@ mod queues;
 mod quorum;
 mod state_machine_safety;
 mod synced_survives;
+mod zero_behind;
 
-use super::observer::Moment;
+use super::observer::{Moment, Recovered};
 
 pub(super) trait Invariant: Send {
     fn name(&self) -> &'static str;
 
-    /// Returns what is wrong.
-    fn check(&mut self, moment: &Moment<'_>) -> Result<(), String>;
+    /// Returns what is wrong now.
+    fn check(&mut self, _: &Moment<'_>) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Returns what is wrong with what a replica found at its start.
+    fn recovered(&mut self, _: &Recovered<'_>) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 pub(super) fn all() -> Vec<Box<dyn Invariant>> {
@@ -29,7 +38,9 @@ pub(super) fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(monotonic::Monotonic::default()),
         Box::new(order::Order),
         Box::new(log_matching::LogMatching::default()),
-        Box::new(synced_survives::SyncedSurvives::default()),
+        Box::new(synced_survives::SyncedSurvives),
+        Box::new(cut_stays::CutStays::default()),
+        Box::new(zero_behind::ZeroBehind::default()),
         Box::new(committed_stays::CommittedStays),
         Box::new(state_machine_safety::StateMachineSafety),
         Box::new(leader_completeness::LeaderCompleteness),

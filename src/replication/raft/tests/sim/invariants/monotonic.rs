@@ -44,6 +44,9 @@ impl Invariant for Monotonic {
                 }
             }
             self.running.insert(id, now);
+            if view.broken {
+                continue;
+            }
             let before = self.votes.get(&id);
             if let Some(before) = before.filter(|before| view.saved_vote.is_none_or(|now| now < **before)) {
                 return Err(format!("n{id}: saved vote {:?} after {before}", view.saved_vote));

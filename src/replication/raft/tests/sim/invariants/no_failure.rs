@@ -11,8 +11,7 @@ impl Invariant for NoFailure {
 
     fn check(&mut self, moment: &Moment<'_>) -> Result<(), String> {
         for view in moment.views {
-            let broken = moment.world.is_broken(view.id);
-            if let Some(reason) = view.failure.as_ref().filter(|_| !broken) {
+            if let Some(reason) = view.failure.as_ref().filter(|_| !view.broken) {
                 return Err(format!("n{}: {reason}", view.id));
             }
         }
