@@ -390,8 +390,9 @@ impl RaftStateMachine<Types> for Machine {
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
-        let min = self.shared.store.log().min();
-        snapshot_at(&self.shared.files, min)
+        // The one that was built last, and none before it: the segments below may still be there, since openraft keeps
+        // entries that it is just sending, but it takes them for gone and wants to send the snapshot.
+        snapshot_at(&self.shared.files, self.shared.floor())
     }
 }
 

@@ -41,7 +41,7 @@ const LOOK: Duration = Duration::from_millis(5);
 const REAL_LIMIT: Duration = Duration::from_secs(300);
 
 /// Seeds that once found something.
-const ONCE_BAD: [u64; 0] = [];
+const ONCE_BAD: [u64; 1] = [40];
 
 /// How a process of one seed is told which.
 const CHILD: &str = "QUORATE_SIM_CHILD";
@@ -205,6 +205,9 @@ fn report_panics(seed: u64, trace: Trace, folder: PathBuf) {
         std::process::exit(102);
     });
     std::panic::set_hook(Box::new(move |panic| {
+        if number(VERBOSE).is_some() {
+            println!("{}", trace.text());
+        }
         let text = trace.report();
         eprintln!("FAILED: QUORATE_SEED={seed} at {} ms\n{text}{panic}", system::now().as_millis());
         let _ = crate::env::Disk::real().remove_folder(&folder);
