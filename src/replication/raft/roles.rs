@@ -40,17 +40,21 @@ pub(super) async fn run(group: Arc<Group>, raft: Raft) {
     let failed = raft.metrics();
     loop {
         publish(&group, &raft);
+        let is_over = tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => true,
+            changed = server.changed() => changed.is_err(),
+            changed = applied.changed() => changed.is_err(),
+            changed = addresses.changed() => changed.is_err(),
+            () = tokio::time::sleep(LOOK) => false,
+        };
+        // At the end, too: a Raft that ends by itself says nothing but this.
         if let Err(error @ (Fatal::StorageError(_) | Fatal::Panicked)) =
             &failed.borrow_watched().running_state
         {
             group.shared.store.poison(format!("Raft stopped: {error}"));
         }
-        tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => break,
-            changed = server.changed() => if changed.is_err() { break },
-            changed = applied.changed() => if changed.is_err() { break },
-            changed = addresses.changed() => if changed.is_err() { break },
-            () = tokio::time::sleep(LOOK) => {}
+        if is_over {
+            break;
         }
     }
     let term = group.role.borrow().term();

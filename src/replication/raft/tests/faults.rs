@@ -3,6 +3,10 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
+use openraft::async_runtime::WatchReceiver as _;
+
+use super::super::types::{Snapshot, SnapshotMeta, log_id};
 use super::cluster::{Cluster, Shape, eventually};
 use crate::env::Clock;
 use crate::message::records;
@@ -133,6 +137,32 @@ async fn a_replica_that_can_open_no_more_files_goes_on_when_it_can() {
     cluster.send_surely("T", "after").await;
     cluster.start_node(leader).await;
     assert_eq!(cluster.assert_equal().await.messages.len(), 202);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_whose_raft_ends_by_itself_ends_too() {
+    let cluster = Cluster::start().await;
+    cluster.send("before").await.unwrap();
+    cluster.settled().await;
+    let (leader, term) = cluster.leader().await;
+    let broken = cluster.node((leader + 1) % 3);
+    let raft = broken.group().raft.get().unwrap().clone();
+    let (vote, members) = {
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        (metrics.vote, metrics.membership_config.as_ref().clone())
+    };
+    // Nothing that the role depends on changes before the end.
+    let meta = SnapshotMeta { last_log_id: Some(log_id(term.0, 1000)), last_membership: members };
+    let snapshot = Snapshot { meta, snapshot: Bytes::from_static(b"no image") };
+    assert!(raft.install_full_snapshot(vote, snapshot).await.is_err());
+    let reason = eventually("the store is given up", || broken.failure().cloned()).await;
+    assert!(reason.contains("Raft stopped"), "{reason}");
+    let id = broken.id;
+    drop(broken);
+    // As the broker ends its process then.
+    cluster.crash(id).await;
     cluster.stop().await;
 }
 
