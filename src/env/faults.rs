@@ -351,13 +351,13 @@ impl Content {
 impl Name {
     /// Returns the folder that has to be synced.
     fn folder(&self) -> Option<&Path> {
-        match self {
-            Self::Made(path)
-            | Self::MadeFolder(path)
-            | Self::Renamed { to: path, .. }
-            | Self::Removed(path, _)
-            | Self::RemovedFolder { path, .. } => path.parent(),
-        }
+        let (Self::Made(path)
+        | Self::MadeFolder(path)
+        | Self::Renamed { to: path, .. }
+        | Self::Removed(path, _)
+        | Self::RemovedFolder { path, .. }) = self;
+        // As it is synced: see [`super::Disk::sync_folder`].
+        path.parent().map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
     }
 
     #[expect(clippy::disallowed_methods, reason = "this is what the disk itself does")]
