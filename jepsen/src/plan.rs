@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// How long the loss lasts under which no leader may be lost.
+pub(crate) const LIGHT_LOSS_MS: u64 = 600_000;
+
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -29,6 +32,7 @@ pub(crate) enum Kind {
     Duplicate,
     Reorder,
     SlowLink,
+    LightLoss,
     // Wall clocks.
     ClockJump,
     ClockSkew,
@@ -59,7 +63,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 41] = [
+    pub(crate) const ALL: [Self; 42] = [
         Self::Kill,
         Self::Stop,
         Self::Pause,
@@ -101,6 +105,8 @@ impl Kind {
         Self::Membership,
         Self::RollingRestart,
         Self::Segments,
+        // A run of its own.
+        Self::LightLoss,
     ];
 
     /// The name that `--nemesis` and reports use.
@@ -149,6 +155,7 @@ impl Kind {
                 | Duplicate
                 | Reorder
                 | SlowLink
+                | LightLoss
                 | NamesrvKill
                 | Segments
                 | Transfer
@@ -177,6 +184,7 @@ impl Kind {
         use Kind::*;
         match self {
             DropResponse => (100, 600),
+            LightLoss => (LIGHT_LOSS_MS, LIGHT_LOSS_MS),
             Transfer | Segments | RollingRestart | Membership => (500, 1_000),
             Loss | Delay | Duplicate | Reorder | SlowLink | SlowDisk | Cpu | Memory | ClockSkew => {
                 (8_000, 14_000)
@@ -267,10 +275,10 @@ mod tests {
 
     #[test]
     fn every_kind_has_its_turn_if_there_is_time() {
-        let faults = draw(&Kind::ALL, 3_600_000, 1);
+        let faults = draw(&Kind::ALL, 7_200_000, 1);
         for kind in Kind::ALL {
             assert!(faults.iter().any(|fault| fault.kind == kind), "{kind:?}");
         }
-        assert!(faults.iter().all(|fault| fault.at_ms + fault.for_ms <= 3_600_000));
+        assert!(faults.iter().all(|fault| fault.at_ms + fault.for_ms <= 7_200_000));
     }
 }

@@ -24,6 +24,8 @@ use crate::workload::{Context, Servers, log, queue, register, routes as route_wa
 const SAMPLE_PACE: Duration = Duration::from_millis(50);
 /// Time without faults before and after the plan.
 const QUIET: Duration = Duration::from_secs(4);
+/// Changes of the leader in ten minutes of light loss.
+const LIGHT_LOSS_CHANGES_MAX: usize = 1;
 /// How long push consumers may take to get everything when all is well again.
 const DELIVERY_LIMIT: Duration = Duration::from_secs(60);
 
@@ -407,6 +409,9 @@ impl Checked<'_> {
         let routes = routes::check(&printed, &samples, &ops, NAMESRVS, &mut findings);
         self.check_route_delays(&routes, &windows, &mut findings);
         let leader_changes = routes.leader_changes;
+        if spec.kinds == [Kind::LightLoss] && leader_changes > LIGHT_LOSS_CHANGES_MAX {
+            findings.add("flapping", format!("{leader_changes} changes of the leader under light loss"));
+        }
         counts.insert("routes", serde_json::to_value(routes)?);
         for kind in self.kinds() {
             let tried = windows.iter().filter(|window| window.fault.kind == kind).count();

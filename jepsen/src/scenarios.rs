@@ -45,6 +45,10 @@ const FILES: &[Kind] =
 const LIMITS: &[Kind] = &[Kind::Memory, Kind::Files, Kind::Cpu];
 const OPERATIONS: &[Kind] = &[Kind::Transfer, Kind::Membership, Kind::RollingRestart, Kind::Segments];
 
+/// All but what is a run of its own.
+const EVERYTHING: &[Kind] = Kind::ALL.split_at(Kind::ALL.len() - 1).0;
+const FLAPPING: &[Kind] = &[Kind::LightLoss];
+
 /// The groups of a night, and how many seconds of it each gets.
 const GROUPS: &[(&str, &[Kind], u64)] = &[
     ("processes", PROCESSES, 600),
@@ -55,7 +59,8 @@ const GROUPS: &[(&str, &[Kind], u64)] = &[
     ("files", FILES, 480),
     ("limits", LIMITS, 300),
     ("operations", OPERATIONS, 300),
-    ("everything", &Kind::ALL, 1200),
+    ("flapping", FLAPPING, 600),
+    ("everything", EVERYTHING, 1200),
 ];
 
 fn spec(choice: &Choice, name: &str, kinds: &[Kind], seconds: u64, number: u64) -> Spec {

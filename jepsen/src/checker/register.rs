@@ -145,12 +145,14 @@ fn take_next(calls: &[Call], done: &[u64], state: Option<i64>, next: usize) -> O
     let open = || calls.iter().enumerate().filter(|(at, _)| !has(done, *at));
     // Whatever ended before another one began comes before it.
     let first_end = open().map(|(_, call)| call.end).min()?;
-    open().skip_while(|(at, _)| *at < next).take_while(|(_, call)| call.begin < first_end).find_map(
-        |(at, call)| match call.action {
-            Action::Write(value) => Some((at, Some(value))),
-            Action::Read(value) => (value == state).then_some((at, state)),
-        },
-    )
+    let now = || open().take_while(|(_, call)| call.begin < first_end);
+    // A write that may never have happened is of use only if it is read at once: else it is as if it had not happened
+    // yet. Without this many of them would take for ever.
+    let is_read_now = |value| now().any(|(_, call)| call.action == Action::Read(Some(value)));
+    now().skip_while(|(at, _)| *at < next).find_map(|(at, call)| match call.action {
+        Action::Write(value) => (call.end != u64::MAX || is_read_now(value)).then_some((at, Some(value))),
+        Action::Read(value) => (value == state).then_some((at, state)),
+    })
 }
 
 fn has(bits: &[u64], at: usize) -> bool {

@@ -118,9 +118,21 @@ impl Nemesis {
         (windows, state.wrong.clone())
     }
 
-    /// Starts what does not run.
+    /// Puts right what a fault that ended early may have left, and starts what does not run.
     pub(crate) async fn heal(&self) {
         for node in 0..self.cluster.options.nodes {
+            // Each fails where there is nothing to put right.
+            let _ = self.cluster.signal_broker(node, Signal::CONT);
+            if let Some(volume) = self.cluster.volumes.get(node) {
+                let _ = volume.thaw();
+                let _ = volume.make_room();
+                if volume.is_dead() {
+                    self.cluster.kill_broker(node);
+                    if let Err(error) = volume.remount() {
+                        self.wrong(format!("the disk of n{node} cannot be mounted: {error:#}"));
+                    }
+                }
+            }
             if !self.cluster.is_running(node)
                 && let Err(error) = self.cluster.start_broker(node).await
             {
@@ -236,7 +248,8 @@ impl Nemesis {
             | Kind::Delay
             | Kind::Duplicate
             | Kind::Reorder
-            | Kind::SlowLink => self.cut(fault, leader, random, active).await,
+            | Kind::SlowLink
+            | Kind::LightLoss => self.cut(fault, leader, random, active).await,
             Kind::FlipBit | Kind::Truncate | Kind::ZeroPage | Kind::DeleteIndex | Kind::Wipe => {
                 let _damaging = self.damaging.lock().await;
                 let taken = self.choose(fault.target, leader, random)?;

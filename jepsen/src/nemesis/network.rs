@@ -118,6 +118,16 @@ pub(super) fn cuts(
             let rules = vec![Rule { from: everyone.clone(), to: everyone, effect: Effect::Lose { share } }];
             Cuts { rules, impaired: all, text: format!("{share} of all frames are lost") }
         }
+        Kind::LightLoss => {
+            let rule = |effect| Rule { from: everyone.clone(), to: everyone.clone(), effect };
+            let rules =
+                vec![rule(Effect::Lose { share: 0.01 }), rule(Effect::Delay { ms: 0, jitter_ms: 20 })];
+            Cuts {
+                rules,
+                impaired: none,
+                text: "0.01 of all frames are lost, all come up to 20 ms late".into(),
+            }
+        }
         Kind::Delay => {
             let (ms, jitter_ms) = (random.u64(5..60), random.u64(5..60));
             let effect = Effect::Delay { ms, jitter_ms };
