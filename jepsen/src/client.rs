@@ -144,12 +144,13 @@ impl Caller {
                 Some(messages) => Pulled::Found(messages),
                 None => Pulled::Failed,
             },
-            // PULL_NOT_FOUND.
-            19 => Pulled::Nothing,
-            // PULL_RETRY_IMMEDIATELY, PULL_OFFSET_MOVED.
-            20 | 21 => {
-                let next = answer.ext_fields.get("nextBeginOffset").and_then(|text| text.parse().ok());
-                next.filter(|next| *next != offset).map_or(Pulled::Nothing, Pulled::Moved)
+            // PULL_NOT_FOUND, PULL_RETRY_IMMEDIATELY, PULL_OFFSET_MOVED.
+            19..=21 => {
+                let field = |name| answer.ext_fields.get(name).and_then(|text| text.parse::<u64>().ok());
+                let (next, min) = (field("nextBeginOffset"), field("minOffset"));
+                // A replica that does not lead sends whoever wants what it has deleted to the leader.
+                let min = min.filter(|min| *min > offset);
+                min.or(next.filter(|next| *next != offset)).map_or(Pulled::Nothing, Pulled::Moved)
             }
             _ => Pulled::Failed,
         }

@@ -291,10 +291,12 @@ async fn carry_out(
         findings.add("replicas do not settle", format!("{error:#}"));
     }
     let mut replicas = Vec::new();
-    let mut drained_ids = Vec::new();
+    // What one replica has deleted as its disk was full, another one has.
+    let mut drained_ids = BTreeMap::new();
+    let ends = ends(&histories.of(Workload::Log));
     for node in 0..spec.nodes {
         let address = cluster.broker_address(node);
-        match log::read_all(&address, log::TOPIC, log::QUEUES, tries).await {
+        match log::read_all(&address, log::TOPIC, &ends, tries).await {
             Ok(stored) => {
                 let ids =
                     |(offset, body): (u64, Vec<u8>)| (offset, log::id_of(&body).unwrap_or(log::DAMAGED));
@@ -305,14 +307,19 @@ async fn carry_out(
             }
             Err(error) => findings.add("cannot be read", error),
         }
-        match log::read_all(&address, queue::TOPIC, queue::QUEUES, tries).await {
+        match log::read_all(&address, queue::TOPIC, &[0; queue::QUEUES as usize], tries).await {
             Ok(stored) => {
-                let id = |(_, body): (u64, Vec<u8>)| String::from_utf8(body).ok()?.parse::<u64>().ok();
-                drained_ids = stored.into_iter().flatten().map(|one| id(one).unwrap_or(u64::MAX)).collect();
+                for (queue, messages) in stored.into_iter().enumerate() {
+                    for (offset, body) in messages {
+                        let id = String::from_utf8(body).ok().and_then(|text| text.parse::<u64>().ok());
+                        drained_ids.insert((queue, offset), id.unwrap_or(u64::MAX));
+                    }
+                }
             }
             Err(error) => findings.add("cannot be read", error),
         }
     }
+    let drained_ids: Vec<u64> = drained_ids.into_values().collect();
     let mut not_covered = Vec::new();
     if !workers.is_empty() {
         wait_for_delivery(&histories, &drained_ids, if healthy.is_ok() { DELIVERY_LIMIT } else { limit })
@@ -517,6 +524,17 @@ impl Checked<'_> {
             findings.add("late route", format!("{late} of {}", routes.route_delays.len()));
         }
     }
+}
+
+/// Returns the end of each queue, by what was acknowledged.
+fn ends(ops: &[Op]) -> Vec<u64> {
+    let mut ends = vec![0; log::QUEUES as usize];
+    for op in ops.iter().filter(|op| op.kind == OpKind::Ok) {
+        if let Value::Send { queue, offset: Some(offset), .. } = op.value {
+            ends[queue as usize] = ends[queue as usize].max(offset + 1);
+        }
+    }
+    ends
 }
 
 /// Returns when each send ended, how long it took, and how it ended.

@@ -21,6 +21,8 @@ pub(crate) struct Counts {
     /// Of the unknown ones, those that are there.
     pub(crate) recovered: usize,
     pub(crate) polled: usize,
+    /// Acknowledged, and below what any replica retains.
+    pub(crate) expired: usize,
 }
 
 pub(crate) fn check(ops: &[Op], replicas: &[(usize, Stored)], findings: &mut Findings) -> Counts {
@@ -59,10 +61,11 @@ pub(crate) fn check(ops: &[Op], replicas: &[(usize, Stored)], findings: &mut Fin
                 counts.acknowledged += 1;
                 let Some(offset) = offset else { continue };
                 let values = &by_queue[*queue as usize];
-                let retained = values.first_key_value().is_some_and(|(first, _)| first <= offset);
+                let is_expired = values.first_key_value().is_some_and(|(first, _)| first > offset);
                 match values.get(offset) {
                     Some(found) if found == id => {}
-                    _ if !retained && values.contains_key(&(offset + 1)) => {}
+                    // Deleted everywhere, as when all disks were full.
+                    None if is_expired => counts.expired += 1,
                     found => {
                         let what = if there.contains_key(id) { "misplaced" } else { "lost" };
                         findings.add(

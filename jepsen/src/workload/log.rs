@@ -100,30 +100,56 @@ pub(crate) async fn read(mut context: Context, at: usize) {
     }
 }
 
-/// Everything that a replica has in the queues of a topic: offset and body.
+/// Finds the first message that a replica retains of a queue in which offsets below `end` were given out. A follower does
+/// not say where it begins: whoever wants what it has deleted is sent to the leader.
+async fn first_retained(
+    caller: &Caller,
+    address: &str,
+    topic: &str,
+    queue: u32,
+    end: u64,
+) -> Option<Vec<(u64, Vec<u8>)>> {
+    let at = async |offset| match caller.pull(address, topic, queue, offset, READ_ALL_PATIENCE).await {
+        Pulled::Found(messages) => Some(messages),
+        _ => None,
+    };
+    let (mut deleted, mut found) = (0, end.checked_sub(1)?);
+    let mut messages = at(found).await?;
+    while deleted + 1 < found {
+        let middle = deleted.midpoint(found);
+        match at(middle).await {
+            Some(more) => (found, messages) = (middle, more),
+            None => deleted = middle,
+        }
+    }
+    Some(messages)
+}
+
+/// Everything that a replica has in the queues of a topic: offset and body. `ends` says how many messages each queue
+/// has had at least.
 pub(crate) async fn read_all(
     address: &str,
     topic: &str,
-    queues: u32,
+    ends: &[u64],
     failures_max: u32,
 ) -> Result<Vec<Vec<(u64, Vec<u8>)>>, String> {
     let caller = Caller::new();
     let mut all = Vec::new();
-    for queue in 0..queues {
+    for queue in (0..).take(ends.len()) {
         let mut stored: Vec<(u64, Vec<u8>)> = Vec::new();
         let mut failures = 0;
         loop {
             let offset = stored.last().map_or(0, |(offset, _)| offset + 1);
             match caller.pull(address, topic, queue, offset, READ_ALL_PATIENCE).await {
                 Pulled::Found(messages) => stored.extend(messages),
-                Pulled::Nothing => break,
-                Pulled::Moved(to) if stored.is_empty() => {
-                    // Retained from there on.
-                    match caller.pull(address, topic, queue, to, READ_ALL_PATIENCE).await {
-                        Pulled::Found(messages) => stored.extend(messages),
-                        _ => break,
+                Pulled::Nothing | Pulled::Moved(_) if stored.is_empty() => {
+                    let end = ends.get(queue as usize).copied().unwrap_or(0);
+                    match first_retained(&caller, address, topic, queue, end).await {
+                        Some(messages) => stored.extend(messages),
+                        None => break,
                     }
                 }
+                Pulled::Nothing => break,
                 Pulled::Moved(to) => {
                     return Err(format!(
                         "{address}: queue {queue} of {topic} ends at {offset}, goes on at {to}"
