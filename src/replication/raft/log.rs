@@ -134,7 +134,8 @@ impl Log {
     async fn undamaged<T>(&self, read: impl Fn() -> crate::store::Result<T>) -> io::Result<T> {
         loop {
             match read() {
-                Err(crate::store::Error::Damaged { .. })
+                // The latter: no file can be opened.
+                Err(crate::store::Error::Damaged { .. } | crate::store::Error::Full { .. })
                     if !self.0.stopped.load(Ordering::SeqCst) && self.0.store.failure().is_none() => {}
                 other_result => return other_result.map_err(other),
             }
