@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::forward::Effect;
 use super::progress::{self, Progress};
 use super::reply::{Reply, later};
 use super::reset::{self, Resetting};
@@ -20,7 +21,7 @@ use crate::remoting::{Answer, Command, Connection, RequestCode};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Who {
     /// The leader; other replicas hand the request on to it.
-    Leader,
+    Leader(Effect),
     /// The one that is asked, from what it has itself.
     AnyReplica,
     /// The leader if the update names settings of the group, else the one that is asked.
@@ -35,20 +36,23 @@ fn who(code: RequestCode) -> Who {
     use RequestCode as Code;
     match code {
         // What is to be committed.
-        Code::SendMessage | Code::SendMessageV2 | Code::SendBatchMessage | Code::ConsumerSendMsgBack
-        | Code::UpdateConsumerOffset
-        | Code::UpdateAndCreateTopic | Code::UpdateAndCreateTopicList | Code::DeleteTopicInBroker
+        Code::SendMessage | Code::SendMessageV2 | Code::SendBatchMessage
+        | Code::ConsumerSendMsgBack => Who::Leader(Effect::Store),
+        Code::UpdateAndCreateTopic | Code::UpdateAndCreateTopicList | Code::DeleteTopicInBroker
         | Code::UpdateAndCreateSubscriptiongroup | Code::UpdateAndCreateSubscriptiongroupList
         | Code::DeleteSubscriptiongroup | Code::UpdateAndGetGroupForbidden
-        | Code::InvokeBrokerToResetOffset | Code::CloneGroupOffset | Code::CleanUnusedTopic
+        | Code::InvokeBrokerToResetOffset | Code::CloneGroupOffset
+        | Code::CleanUnusedTopic => Who::Leader(Effect::Change),
+        // Refused if it was overtaken: see `commits.rs`.
+        Code::UpdateConsumerOffset
         // What has to be the newest: where to go on, the ends of queues, what was just made.
         | Code::QueryConsumerOffset | Code::QueryCorrectionOffset
         | Code::GetMaxOffset | Code::GetMinOffset | Code::GetEarliestMsgStoretime | Code::SearchOffsetByTimestamp
         | Code::GetTopicConfig | Code::GetSubscriptiongroupConfig
         | Code::GetTopicStatsInfo | Code::GetConsumeStats | Code::GetBrokerConsumeStats
         | Code::QueryTopicConsumeByWho | Code::QueryConsumeTimeSpan | Code::QueryTopicsByConsumer
-        // What only one may give away.
-        | Code::LockBatchMq | Code::UnlockBatchMq => Who::Leader,
+        // What only one may give away, which is its holder's however often it asks.
+        | Code::LockBatchMq | Code::UnlockBatchMq => Who::Leader(Effect::Repeatable),
 
         // Committed messages are the same everywhere.
         Code::PullMessage | Code::LitePullMessage | Code::QueryMessage | Code::ViewMessageById
@@ -80,11 +84,13 @@ pub(super) async fn dispatch(broker: &Arc<Broker>, connection: &Connection, requ
         return Answer::Now(Error::UnknownRequest(request.code).into());
     };
     match who(code) {
-        Who::Leader if broker.context.is_in_group() => at_leader(broker, connection, code, request).await,
+        Who::Leader(effect) if broker.context.is_in_group() => {
+            at_leader(broker, connection, (code, effect), request).await
+        }
         Who::BySettings if broker.context.is_in_group() && settings::is_for_group(&request) => {
             settings_at_leader(broker, connection, code, request).await
         }
-        Who::Leader | Who::AnyReplica | Who::BySettings => {
+        Who::Leader(_) | Who::AnyReplica | Who::BySettings => {
             match handle(broker, connection, code, &request).await {
                 Ok(Reply::Now(answer)) => Answer::Now(answer),
                 Ok(Reply::Later(reply)) => {
@@ -105,7 +111,7 @@ pub(super) async fn dispatch(broker: &Arc<Broker>, connection: &Connection, requ
 async fn at_leader(
     broker: &Arc<Broker>,
     connection: &Connection,
-    code: RequestCode,
+    (code, effect): (RequestCode, Effect),
     request: Command,
 ) -> Answer {
     let arrived = Instant::now();
@@ -121,7 +127,7 @@ async fn at_leader(
                 return Answer::later(async move {
                     match reply.await {
                         Err(error) if error.is_not_leader() => {
-                            find_leader(broker, connection, code, request, arrived).await
+                            find_leader(broker, connection, (code, effect), request, arrived).await
                         }
                         reply => reply.unwrap_or_else(|error| refused(&broker, code, error)),
                     }
@@ -131,7 +137,8 @@ async fn at_leader(
             Err(error) => return Answer::Now(refused(broker, code, error)),
         }
     }
-    forward::begun(find_leader(Arc::clone(broker), connection.clone(), code, request, arrived)).await
+    forward::begun(find_leader(Arc::clone(broker), connection.clone(), (code, effect), request, arrived))
+        .await
 }
 
 /// Has the leader update the settings of the group; the answer comes when this replica has them, too.
@@ -141,7 +148,7 @@ async fn settings_at_leader(
     code: RequestCode,
     request: Command,
 ) -> Answer {
-    let answer = match at_leader(broker, connection, code, request).await {
+    let answer = match at_leader(broker, connection, (code, Effect::Change), request).await {
         Answer::Later(answer) => answer,
         now => return now,
     };
@@ -158,7 +165,7 @@ async fn settings_at_leader(
 async fn find_leader(
     broker: Arc<Broker>,
     connection: Connection,
-    code: RequestCode,
+    (code, effect): (RequestCode, Effect),
     request: Command,
     arrived: Instant,
 ) -> Command {
@@ -169,7 +176,7 @@ async fn find_leader(
         }
         handle(&broker, &connection, code, &request).await?.settled().await
     };
-    let answer = match broker.forward.take(code, &connection, request, arrived, &broker.context.config()) {
+    let answer = match broker.forward.take(effect, &connection, request, arrived, &broker.context.config()) {
         Ok(errand) => broker.forward.run(errand, here).await,
         Err(error) => Err(error),
     };

@@ -19,9 +19,7 @@ use super::response::Error;
 use super::roles::{becomes, changed};
 use crate::config::BrokerConfig;
 use crate::model::Term;
-use crate::remoting::{
-    Answer, CallError, Client, ClientConfig, Command, Connection, RequestCode, ResponseCode,
-};
+use crate::remoting::{Answer, CallError, Client, ClientConfig, Command, Connection, ResponseCode};
 use crate::replication::{self, Role};
 
 /// In a request that was handed on: the term of the leader that it was meant for.
@@ -62,6 +60,17 @@ pub(crate) struct Forward {
     used: Mutex<Option<Instant>>,
 }
 
+/// What it does to carry a request out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// It stores messages, which would be there twice if it was done twice.
+    Store,
+    /// It changes something: a second time would undo what others have changed since the first.
+    Change,
+    /// A second time does no harm, whatever came in between.
+    Repeatable,
+}
+
 /// A request that looks for its leader.
 #[derive(Debug)]
 pub(crate) struct Errand {
@@ -71,8 +80,7 @@ pub(crate) struct Errand {
     lane: usize,
     /// The term in which it was handed on to this replica, if it was.
     forwarded: Option<Term>,
-    /// Whether it may be carried out twice, with others in between.
-    repeatable: bool,
+    effect: Effect,
     /// Until when it is held.
     leader_until: Instant,
     /// Until when the leader's answer is waited for.
@@ -124,7 +132,7 @@ impl Forward {
     /// Takes a request in that arrived at `arrived`; an error if too many are here already.
     pub(crate) fn take(
         &self,
-        code: RequestCode,
+        effect: Effect,
         connection: &Connection,
         request: Command,
         arrived: Instant,
@@ -141,10 +149,9 @@ impl Forward {
             _ => own_wait,
         };
         let patience = Duration::from_millis(config.forward_timeout);
-        let repeatable = is_repeatable(code);
-        let patience = match is_store_of_messages(code) {
-            true => patience.saturating_sub(GIVE_UP_EARLIER),
-            false => patience.max(OPERATOR_PATIENCE),
+        let patience = match effect {
+            Effect::Store => patience.saturating_sub(GIVE_UP_EARLIER),
+            Effect::Change | Effect::Repeatable => patience.max(OPERATOR_PATIENCE),
         };
         // Whoever sent it has given up by then: a leader that was cut off learns late that its entries are void.
         let answer_until = arrived + patience.max(wait);
@@ -153,7 +160,7 @@ impl Forward {
             request: Arc::new(request),
             lane: usize::try_from(connection.id() % LANES as u64).unwrap_or(0),
             forwarded,
-            repeatable,
+            effect,
             leader_until: answer_until.min(Instant::now() + wait),
             answer_until,
             wait,
@@ -186,7 +193,7 @@ impl Forward {
                     match self.hand_on(&errand, &leader, term, &mut role).await {
                         Handed::Answered(answer) => return Ok(answer),
                         Handed::NotDone => {}
-                        Handed::Unknown(error) if errand.repeatable => {
+                        Handed::Unknown(error) if errand.effect == Effect::Repeatable => {
                             tracing::debug!(peer = leader, %error, "the leader did not answer");
                         }
                         Handed::Unknown(error) => {
@@ -334,46 +341,6 @@ fn step(role: &Role, own: &str, forwarded: Option<Term>) -> Step {
         },
         Role::Follower { leader: None, .. } => Step::Wait,
     }
-}
-
-/// A message would be there twice.
-fn is_store_of_messages(code: RequestCode) -> bool {
-    matches!(
-        code,
-        RequestCode::SendMessage
-            | RequestCode::SendMessageV2
-            | RequestCode::SendBatchMessage
-            | RequestCode::ConsumerSendMsgBack
-            | RequestCode::EndTransaction
-    )
-}
-
-/// Questions are, and what carries with it what it was based on. Other changes are not: the second time would undo
-/// what others have changed since the first.
-fn is_repeatable(code: RequestCode) -> bool {
-    use RequestCode as Code;
-    matches!(
-        code,
-        Code::QueryConsumerOffset
-            | Code::QueryCorrectionOffset
-            | Code::GetMaxOffset
-            | Code::GetMinOffset
-            | Code::GetEarliestMsgStoretime
-            | Code::SearchOffsetByTimestamp
-            | Code::GetTopicConfig
-            | Code::GetSubscriptiongroupConfig
-            | Code::GetTopicStatsInfo
-            | Code::GetConsumeStats
-            | Code::GetBrokerConsumeStats
-            | Code::QueryTopicConsumeByWho
-            | Code::QueryConsumeTimeSpan
-            | Code::QueryTopicsByConsumer
-            // A lock is its holder's, however often it asks.
-            | Code::LockBatchMq
-            | Code::UnlockBatchMq
-            // Refused if it was overtaken: see `commits.rs`.
-            | Code::UpdateConsumerOffset
-    )
 }
 
 /// Waits for the leader's answer; not for long after another replica was elected.

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
 
 use super::*;
-use crate::remoting::{Server, ServerConfig, Service};
+use crate::remoting::{RequestCode, Server, ServerConfig, Service};
 
 const OWN: &str = "127.0.0.1:1";
 
@@ -107,8 +107,12 @@ impl Follower {
     async fn run(&self, request: Command) -> Result<Command, Error> {
         let replica = Replica::start(Behaviour::Silence).await;
         let connection = self.client.connect(&replica.address, Duration::from_secs(5)).await.unwrap();
-        let code = request.request_code().unwrap();
-        let errand = self.forward.take(code, &connection, request, Instant::now(), &self.config)?;
+        let effect = match request.request_code().unwrap() {
+            RequestCode::SendMessageV2 => Effect::Store,
+            RequestCode::UpdateAndCreateTopic => Effect::Change,
+            _ => Effect::Repeatable,
+        };
+        let errand = self.forward.take(effect, &connection, request, Instant::now(), &self.config)?;
         let here = async |_| {
             self.here.fetch_add(1, Ordering::Relaxed);
             match self.forward.role.borrow().is_leader() {
@@ -323,13 +327,7 @@ async fn what_waits_is_bounded() {
     let connection = follower.client.connect(&replica.address, Duration::from_secs(5)).await.unwrap();
     let take = |bytes: usize| {
         let request = send().with_body(vec![0; bytes]);
-        follower.forward.take(
-            RequestCode::SendMessageV2,
-            &connection,
-            request,
-            Instant::now(),
-            &follower.config,
-        )
+        follower.forward.take(Effect::Store, &connection, request, Instant::now(), &follower.config)
     };
     let taken: Vec<Errand> = (0..15).map(|_| take(4 << 20).unwrap()).collect();
     assert_eq!(take(4 << 20).unwrap_err().code(), ResponseCode::ServiceNotAvailable);
@@ -348,9 +346,8 @@ async fn what_one_connection_sends_arrives_in_order() {
     let mut answers = Vec::new();
     for number in 0..100 {
         let request = send().with_field("number", number.to_string());
-        let errand = forward
-            .take(RequestCode::SendMessageV2, &connection, request, Instant::now(), &follower.config)
-            .unwrap();
+        let errand =
+            forward.take(Effect::Store, &connection, request, Instant::now(), &follower.config).unwrap();
         let forward = Arc::clone(&forward);
         let answer = begun(async move {
             let here = async |_| Err(replication::Error::NotLeader.into());
