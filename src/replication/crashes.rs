@@ -9,6 +9,18 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use crate::env::{Change, Faults};
+use crate::store::ReadLimits;
+
+/// When the scripts begin, in milliseconds since 1970.
+pub(super) const NOW_MS: i64 = 1_700_000_000_000;
+/// For reading all that a script has left.
+pub(super) const LIMITS: ReadLimits = ReadLimits {
+    count_max: 32,
+    bytes_max: 1 << 20,
+    cold_count_max: 32,
+    cold_bytes_max: 1 << 20,
+    cold_distance: u64::MAX,
+};
 
 /// What a crash takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

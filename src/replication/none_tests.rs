@@ -5,26 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::crashes::{Loss, Said, at_every_change, folder};
+use super::crashes::{LIMITS, Loss, NOW_MS, Said, at_every_change, folder};
 use super::{Error, FlushMode, PendingAppend, QueueLimits, Replication};
 use crate::env::{Change, Clock, Disk, Faults};
 use crate::message::{Message, Record};
 use crate::metadata::{Metadata, MetadataCommand};
 use crate::model::{Perm, QueueId, QueueOffset, Topic, TopicConfig};
-use crate::store::{
-    Draft, IndexQuery, Listener, Opened, ReadLimits, ReadStatus, Retention, Store, StoreConfig,
-};
+use crate::store::{Draft, IndexQuery, Listener, Opened, ReadStatus, Retention, Store, StoreConfig};
 
-const NOW_MS: i64 = 1_700_000_000_000;
 /// When all segments are old, whatever the machine's clock says.
 const LATER_MS: i64 = 9_000_000_000_000;
-const LIMITS: ReadLimits = ReadLimits {
-    count_max: 32,
-    bytes_max: 1 << 20,
-    cold_count_max: 32,
-    cold_bytes_max: 1 << 20,
-    cold_distance: u64::MAX,
-};
 /// The topic that is deleted in between, and the one that is not.
 const QUEUES: [(&str, u32); 3] = [("T", 0), ("T", 1), ("D", 0)];
 

@@ -130,11 +130,11 @@ impl Log {
         self.undamaged(read).await?.into_iter().map(entry_of).collect()
     }
 
-    /// Reads again and again while what is read is damaged: openraft would end this replica over an error.
+    /// Reads again and again while what is read is damaged, or no file can be opened: openraft would end this replica over
+    /// an error.
     async fn undamaged<T>(&self, read: impl Fn() -> crate::store::Result<T>) -> io::Result<T> {
         loop {
             match read() {
-                // The latter: no file can be opened.
                 Err(crate::store::Error::Damaged { .. } | crate::store::Error::Full { .. })
                     if !self.0.stopped.load(Ordering::SeqCst) && self.0.store.failure().is_none() => {}
                 other_result => return other_result.map_err(other),

@@ -50,6 +50,20 @@ impl Default for Shape {
     }
 }
 
+impl Shape {
+    pub(super) fn store_config(&self, root: PathBuf) -> StoreConfig {
+        StoreConfig {
+            segment_bytes: self.segment_bytes,
+            queue_file_entries: 50,
+            index: false,
+            flush_interval_ms: self.checkpoint_ms.min(100),
+            checkpoint_interval_ms: self.checkpoint_ms,
+            retention: Retention { interval_ms: self.clean_ms, ..Retention::default() },
+            ..StoreConfig::new(root)
+        }
+    }
+}
+
 pub(super) struct Cluster {
     pub(super) group: String,
     pub(super) shape: Shape,
@@ -135,15 +149,7 @@ impl Cluster {
     }
 
     pub(super) fn store_config(&self, id: usize) -> StoreConfig {
-        StoreConfig {
-            segment_bytes: self.shape.segment_bytes,
-            queue_file_entries: 50,
-            index: false,
-            flush_interval_ms: self.shape.checkpoint_ms.min(100),
-            checkpoint_interval_ms: self.shape.checkpoint_ms,
-            retention: Retention { interval_ms: self.shape.clean_ms, ..Retention::default() },
-            ..StoreConfig::new(self.root(id))
-        }
+        self.shape.store_config(self.root(id))
     }
 
     pub(super) async fn start_node(&self, id: usize) {

@@ -22,20 +22,10 @@ use crate::env::{Change, Clock, Disk, Faults};
 use crate::message::{Record, records};
 use crate::metadata::{Metadata, MetadataCommand, decode_commands};
 use crate::model::{Group, LogIndex, Perm, PhysicalOffset, QueueId, QueueOffset, Topic, TopicConfig};
-use crate::replication::crashes::{Loss, Said, at_every_change, folder};
-use crate::store::{
-    Check, EntryLog, Listener, OpenedEntries, ReadLimits, ReadStatus, Store, StoreConfig, decode_entry,
-};
+use crate::replication::crashes::{LIMITS, Loss, NOW_MS, Said, at_every_change, folder};
+use crate::store::{Check, EntryLog, Listener, OpenedEntries, ReadStatus, Store, StoreConfig, decode_entry};
 
 const SEGMENT: u64 = 4096;
-const NOW_MS: i64 = 1_700_000_000_000;
-const LIMITS: ReadLimits = ReadLimits {
-    count_max: 32,
-    bytes_max: 1 << 20,
-    cold_count_max: 32,
-    cold_bytes_max: 1 << 20,
-    cold_distance: u64::MAX,
-};
 
 /// An entry as it is proposed.
 #[derive(Debug, Clone, PartialEq)]

@@ -11,7 +11,7 @@ use super::world::World;
 use crate::message::Record;
 use crate::metadata::MetadataCommand;
 use crate::model::{Group, Perm, QueueId, QueueOffset, Topic, TopicConfig};
-use crate::replication::Error;
+use crate::replication::{Error, LeaderPermit};
 
 /// Topics whose messages stay, and one that is deleted and made again.
 pub(super) const TOPICS: [&str; 3] = ["A", "B", "Gone"];
@@ -187,18 +187,22 @@ async fn consume(clients: Arc<Clients>, group: &'static str, mut random: fastran
             let _ = leader.replication.note(permit, command);
             continue;
         }
-        let handed_in = leader.replication.change(permit, command.clone());
-        drop(leader);
-        let answer = match handed_in {
-            Ok(pending) => answered(&format!("{command:?}"), pending.committed()).await,
-            Err(error) => Err(error),
-        };
-        if answer.is_ok() {
+        if is_changed(leader, permit, &command).await {
             clients.world.trace.numbers("progress", &[number]);
             let mut history = clients.history.lock().unwrap();
             history.changed.push(command);
             history.committed.insert(group, number);
         }
+    }
+}
+
+/// Has a change made, and returns whether it was acknowledged.
+async fn is_changed(leader: Arc<Node>, permit: LeaderPermit, command: &MetadataCommand) -> bool {
+    let handed_in = leader.replication.change(permit, command.clone());
+    drop(leader);
+    match handed_in {
+        Ok(pending) => answered(&format!("{command:?}"), pending.committed()).await.is_ok(),
+        Err(_) => false,
     }
 }
 
@@ -217,13 +221,7 @@ async fn operate(clients: Arc<Clients>, mut random: fastrand::Rng) {
             // The number of queues names the change.
             MetadataCommand::PutTopic(TopicConfig::new(Topic::new("P"), number, Perm::ALL))
         };
-        let handed_in = leader.replication.change(permit, command.clone());
-        drop(leader);
-        let answer = match handed_in {
-            Ok(pending) => answered(&format!("{command:?}"), pending.committed()).await,
-            Err(error) => Err(error),
-        };
-        if answer.is_ok() {
+        if is_changed(leader, permit, &command).await {
             clients.history.lock().unwrap().changed.push(command);
         }
     }

@@ -71,19 +71,10 @@ impl World {
     }
 
     fn store_config(&self, id: usize) -> StoreConfig {
-        StoreConfig {
-            segment_bytes: self.shape.segment_bytes,
-            queue_file_entries: 50,
-            index: false,
-            flush_interval_ms: self.shape.checkpoint_ms.min(100),
-            checkpoint_interval_ms: self.shape.checkpoint_ms,
-            retention: Retention {
-                interval_ms: self.shape.clean_ms,
-                delete_hours: Vec::new(),
-                ..Retention::default()
-            },
-            ..StoreConfig::new(self.root(id))
-        }
+        let config = self.shape.store_config(self.root(id));
+        // Whatever the hour is.
+        let retention = Retention { delete_hours: Vec::new(), ..config.retention };
+        StoreConfig { retention, ..config }
     }
 
     fn settings(&self, id: usize) -> GroupSettings {
