@@ -157,6 +157,19 @@ impl Caller {
     }
 }
 
+/// Returns the request that makes a topic, or changes it.
+pub(crate) fn topic_request(topic: &str, read_queues: i64, write_queues: i64) -> Command {
+    Command::request(RequestCode::UpdateAndCreateTopic)
+        .with_field("topic", topic)
+        .with_field("defaultTopic", "TBW102")
+        .with_field("readQueueNums", read_queues.to_string())
+        .with_field("writeQueueNums", write_queues.to_string())
+        .with_field("perm", "6")
+        .with_field("topicFilterType", "SINGLE_TAG")
+        .with_field("topicSysFlag", "0")
+        .with_field("order", "false")
+}
+
 /// Decodes the messages of an answer; `None` if one of them is damaged.
 fn records(bytes: &[u8]) -> Option<Vec<(u64, Vec<u8>)>> {
     let mut rest = bytes;

@@ -206,7 +206,7 @@ fn print(outcome: &Outcome) {
     println!(
         "   {}: {} acknowledged, {} faults, {} leader changes, longest stall {:.1} s; {}/timeline.html",
         outcome.verdict.name().to_uppercase(),
-        outcome.acknowledged(),
+        outcome.acknowledged,
         outcome.effective_faults(),
         outcome.leader_changes,
         outcome.longest_stall,
@@ -225,7 +225,7 @@ fn print(outcome: &Outcome) {
 
 fn summary(outcomes: &[Outcome]) -> bool {
     let count = |verdict: Verdict| outcomes.iter().filter(|outcome| outcome.verdict == verdict).count();
-    let acknowledged: usize = outcomes.iter().map(Outcome::acknowledged).sum();
+    let acknowledged: usize = outcomes.iter().map(|outcome| outcome.acknowledged).sum();
     let faults: usize = outcomes.iter().map(Outcome::effective_faults).sum();
     println!(
         "== {} passed, {} failed, {} unknown; {acknowledged} acknowledged operations, {faults} faults",

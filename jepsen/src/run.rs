@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use quorate::remoting::{Command, RequestCode};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::checker::{self, Findings, progress, routes};
+use crate::client;
 use crate::cluster::{self, Cluster, NAMESRVS, Options, poll};
 use crate::history::{Histories, Kind as OpKind, Op, Value, Workload};
 use crate::nemesis::{HEALTH_LIMIT, Nemesis, Window};
@@ -91,11 +91,6 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// Operations of all workloads that were acknowledged.
-    pub(crate) fn acknowledged(&self) -> usize {
-        self.acknowledged
-    }
-
     pub(crate) fn effective_faults(&self) -> usize {
         self.windows.iter().filter(|window| window.ineffective.is_none()).count()
     }
@@ -387,10 +382,10 @@ impl Checked<'_> {
             fs::write(&history, self.histories.edn(*workload))?;
             let counted = match workload {
                 Workload::Log => {
-                    let acked = progress::acknowledged(&ops);
+                    sends = latencies(&ops);
+                    let acked = progress::acknowledged(&sends);
                     longest_stall = progress::check(&acked, &windows, spec.nodes, from, to, &mut findings);
                     recoveries = progress::recovery_times(&acked, &windows);
-                    sends = latencies(&ops);
                     serde_json::to_value(checker::log::check(&ops, &replicas, &mut findings))?
                 }
                 Workload::Queue => serde_json::to_value(checker::queue::check(&ops, drained, &mut findings))?,
@@ -580,15 +575,7 @@ async fn observe(cluster: Arc<Cluster>, histories: Arc<Histories>, samples: Arc<
 async fn make_topics(cluster: &Cluster) -> Result<()> {
     let topics = [(log::TOPIC, log::QUEUES), (queue::TOPIC, queue::QUEUES), ("Storm", 1), ("Offsets", 1)];
     for (topic, queues) in topics {
-        let request = Command::request(RequestCode::UpdateAndCreateTopic)
-            .with_field("topic", topic)
-            .with_field("defaultTopic", "TBW102")
-            .with_field("readQueueNums", queues.to_string())
-            .with_field("writeQueueNums", queues.to_string())
-            .with_field("perm", "6")
-            .with_field("topicFilterType", "SINGLE_TAG")
-            .with_field("topicSysFlag", "0")
-            .with_field("order", "false");
+        let request = client::topic_request(topic, i64::from(queues), i64::from(queues));
         cluster.operate(request, Duration::from_secs(20)).await.with_context(|| format!("make {topic}"))?;
     }
     Ok(())

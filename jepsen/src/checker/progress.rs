@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Findings;
-use crate::history::{Kind, Op};
+use crate::history::Kind;
 use crate::nemesis::Window;
 
 /// How long nobody may be acknowledged while a majority is well.
@@ -21,24 +21,11 @@ pub(crate) fn recovery_times(sends: &[(f64, f64)], windows: &[Window]) -> Vec<(c
     .collect()
 }
 
-/// Returns when each acknowledged send began and was acknowledged, in seconds.
-pub(crate) fn acknowledged(ops: &[Op]) -> Vec<(f64, f64)> {
-    let mut open = std::collections::HashMap::new();
-    let mut sends = Vec::new();
-    for op in ops.iter().filter(|op| op.f == "send") {
-        match op.kind {
-            Kind::Invoke => {
-                open.insert(op.process, op.time);
-            }
-            Kind::Ok => {
-                if let Some(began) = open.remove(&op.process) {
-                    sends.push((began.as_secs_f64(), op.time.as_secs_f64()));
-                }
-            }
-            Kind::Fail | Kind::Info => {}
-        }
-    }
-    sends
+/// Returns when each acknowledged send began and was acknowledged, of sends that ended at a time, took so long and ended
+/// so; in seconds.
+pub(crate) fn acknowledged(sends: &[(f64, f64, Kind)]) -> Vec<(f64, f64)> {
+    let acked = sends.iter().filter(|(.., kind)| *kind == Kind::Ok);
+    acked.map(|(at, took, _)| (at - took, *at)).collect()
 }
 
 pub(crate) fn check(

@@ -96,10 +96,7 @@ impl Nemesis {
         let mut reached = 0;
         for node in nodes {
             let pid = self.pid(*node)?;
-            let limits = std::fs::read_to_string(format!("/proc/{pid}/limits"))?;
-            let line = limits.lines().find(|line| line.starts_with("Max open files")).context("limits")?;
-            let soft: u64 = line.split_whitespace().nth(3).and_then(|n| n.parse().ok()).context("a limit")?;
-            before.push((pid, soft));
+            before.push((pid, file_limit(pid)?));
             prlimit(pid, open_files(pid)? + 3)?;
         }
         // Those who come now find no room.
@@ -114,12 +111,7 @@ impl Nemesis {
                     }
                 }
                 let (pid, _) = before[at];
-                let limit = std::fs::read_to_string(format!("/proc/{pid}/limits")).ok();
-                let limit = limit.and_then(|text| {
-                    let line = text.lines().find(|line| line.starts_with("Max open files"))?.to_owned();
-                    line.split_whitespace().nth(3)?.parse::<u64>().ok()
-                });
-                if let (Ok(open), Some(limit)) = (open_files(pid), limit) {
+                if let (Ok(open), Ok(limit)) = (open_files(pid), file_limit(pid)) {
                     reached += usize::from(open + 1 >= limit);
                 }
             }
@@ -241,6 +233,13 @@ impl Nemesis {
     fn group_name(&self, node: usize) -> String {
         format!("jepsen-{}-n{node}", std::process::id())
     }
+}
+
+/// Returns how many files a process may open.
+fn file_limit(pid: u32) -> Result<u64> {
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits"))?;
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).context("limits")?;
+    line.split_whitespace().nth(3).and_then(|number| number.parse().ok()).context("a limit")
 }
 
 fn open_files(pid: u32) -> Result<u64> {

@@ -25,7 +25,7 @@ pub(super) fn page(outcome: &Outcome, svg: &str) -> String {
          program {}. The same faults once more: <code>jepsen/run replay {}</code></p>",
         outcome.spec.seed,
         outcome.spec.nodes,
-        outcome.acknowledged(),
+        outcome.acknowledged,
         outcome.effective_faults(),
         outcome.leader_changes,
         escape(&outcome.program),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use quorate::remoting::{Command, RequestCode};
 
 use super::Context;
-use crate::client::{Answer, Caller};
+use crate::client::{Answer, Caller, topic_request};
 use crate::history::{Kind, Value, Workload};
 
 /// Operations on a key; then the next one has its turn. The search for an order grows with them.
@@ -73,15 +73,7 @@ fn write(workload: Workload, key: u64, value: i64) -> Command {
             .with_field("namespace", "jepsen")
             .with_field("key", key.to_string())
             .with_field("value", value.to_string()),
-        Workload::Topics => Command::request(RequestCode::UpdateAndCreateTopic)
-            .with_field("topic", format!("Register{key}"))
-            .with_field("defaultTopic", "TBW102")
-            .with_field("readQueueNums", value.to_string())
-            .with_field("writeQueueNums", "1")
-            .with_field("perm", "6")
-            .with_field("topicFilterType", "SINGLE_TAG")
-            .with_field("topicSysFlag", "0")
-            .with_field("order", "false"),
+        Workload::Topics => topic_request(&format!("Register{key}"), value, 1),
         _ => offset_request(RequestCode::UpdateConsumerOffset, key)
             .with_field("commitOffset", value.to_string()),
     }
