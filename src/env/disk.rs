@@ -196,8 +196,13 @@ impl Disk {
 
     /// Asks the faults whether a file can be opened.
     fn one_more_file(&self) -> io::Result<()> {
-        let refused = self.faults.as_ref().is_some_and(|faults| faults.no_files.load(Ordering::Relaxed));
-        if refused { Err(rustix::io::Errno::MFILE.into()) } else { Ok(()) }
+        match &self.faults {
+            Some(faults) if faults.no_files.load(Ordering::Relaxed) => {
+                faults.files_refused.fetch_add(1, Ordering::Relaxed);
+                Err(rustix::io::Errno::MFILE.into())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Returns when a file was last written, in milliseconds since 1970.

@@ -28,6 +28,8 @@ pub struct Faults {
     pub full: AtomicBool,
     /// No further file can be opened: EMFILE.
     pub no_files: AtomicBool,
+    /// Number of files that could not be opened for it.
+    pub files_refused: AtomicU64,
     /// If not 0: used space in percent that [`super::Disk::usage`] reports.
     pub used_percent: AtomicI64,
     /// Number of successful syncs.

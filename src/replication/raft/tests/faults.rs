@@ -140,6 +140,35 @@ async fn a_replica_that_can_open_no_more_files_goes_on_when_it_can() {
     cluster.stop().await;
 }
 
+/// Found by jepsen (`quick --nemesis memory,cpu,kill,leader-minority,files --seed 21`): Raft ended on a leader that had to
+/// read old entries for a follower.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_can_open_no_more_files_stays_and_reads_old_entries_when_it_can() {
+    let cluster = Cluster::start().await;
+    let (leader, term) = cluster.leader().await;
+    let late = (leader + 1) % 3;
+    cluster.send("before").await.unwrap();
+    cluster.crash(late).await;
+    for number in 0..20 {
+        cluster.send(&format!("meanwhile {number}")).await.unwrap();
+    }
+    let poor = cluster.node(leader);
+    // It keeps in memory where entries are until that is in a file, and a turn longer.
+    poor.store().checkpoint_now().unwrap();
+    poor.store().checkpoint_now().unwrap();
+    poor.faults.no_files.store(true, Ordering::SeqCst);
+    cluster.start_node(late).await;
+    let refused = || poor.faults.files_refused.load(Ordering::SeqCst);
+    eventually("it cannot read", || (refused() > 3).then_some(())).await;
+    poor.faults.no_files.store(false, Ordering::SeqCst);
+    cluster.send("after").await.unwrap();
+    assert_eq!(cluster.assert_equal().await.messages.len(), 22);
+    assert_eq!(poor.failure(), None);
+    assert_eq!(cluster.leader().await, (leader, term));
+    drop(poor);
+    cluster.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_whose_raft_ends_by_itself_ends_too() {
     let cluster = Cluster::start().await;
