@@ -374,6 +374,8 @@ impl Nemesis {
         let voters: Vec<usize> = (0..self.cluster.options.nodes).collect();
         let chosen = match fault.target {
             Target::Leader => leader.unwrap_or(0),
+            // Of the others they seldom hear.
+            _ if fault.kind == Kind::FromNamesrvs => leader.unwrap_or(0),
             Target::Follower => {
                 let followers: Vec<_> = voters.iter().copied().filter(|node| Some(*node) != leader).collect();
                 followers[random.usize(..followers.len())]

@@ -91,7 +91,11 @@ pub(super) fn cuts(
             impaired: one,
         },
         Kind::DropResponse => {
-            let peer = *shuffled.iter().find(|node| **node != chosen)?;
+            // Followers have nothing to say to each other.
+            let peer = match leader {
+                Some(leader) if leader != chosen => leader,
+                _ => *shuffled.iter().find(|node| **node != chosen)?,
+            };
             Cuts {
                 rules: vec![Rule { from: one.clone(), to: BTreeSet::from([peer]), effect: Effect::Drop }],
                 text: format!("n{peer} misses what n{chosen} says"),
