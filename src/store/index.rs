@@ -240,14 +240,8 @@ impl Index {
         self.disk
             .make_folder_unsynced(&self.folder)
             .map_err(|error| Error::io("make folder", &self.folder, error))?;
-        let mut now = self.clock.now_ms();
-        let path = loop {
-            let path = self.folder.join(file_name(now));
-            if files.back().is_none_or(|last| last.path < path) {
-                break path;
-            }
-            now += 1;
-        };
+        let last = files.back().and_then(|last| last.path.file_name()?.to_str());
+        let path = self.folder.join(name_behind(last.unwrap_or_default(), self.clock.now_ms()));
         let file = IndexFile::create(&self.disk, &path, self.slots, self.entries, record)?;
         let file = Arc::new(file);
         files.push_back(Arc::clone(&file));
@@ -572,6 +566,20 @@ fn file_name(now_ms: i64) -> String {
     format!("{year:04}{month:02}{day:02}{hour:02}{minute:02}{second:02}{:03}", ms % 1000)
 }
 
+/// Returns the first name from `now_ms` on that comes behind `last`: the clock may have gone back by any time.
+fn name_behind(last: &str, now_ms: i64) -> String {
+    let is_behind = |ms: i64| file_name(ms).as_str() > last;
+    let (mut before, mut behind) = (now_ms - 1, now_ms);
+    while !is_behind(behind) {
+        (before, behind) = (behind, behind + 2 * (behind - before));
+    }
+    while behind - before > 1 {
+        let middle = before + (behind - before) / 2;
+        if is_behind(middle) { behind = middle } else { before = middle }
+    }
+    file_name(behind)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -645,6 +653,31 @@ mod tests {
         ] {
             assert_eq!(file_name(ms), name);
         }
+    }
+
+    /// Found by jepsen (`soak`, clocks, seed 4): each of the names between was tried, which took half a minute for an hour.
+    #[test]
+    fn a_clock_that_went_back_does_not_keep_the_index_waiting() {
+        let (folder, clock) = (tempfile::tempdir().unwrap(), Clock::manual(1_700_000_000_123));
+        let index = Index::new(folder.path().to_owned(), Disk::real(), clock.clone(), 2, 3);
+        put(&index, 1);
+        for (ahead_ms, number) in [(0, 2), (-400 * 86_400_000, 3), (-86_400_000, 4), (5, 5)] {
+            clock.set_ms(1_700_000_000_123 + ahead_ms);
+            put(&index, number * 2);
+            put(&index, number * 2 + 1);
+        }
+        let names: Vec<_> = Disk::real().list(folder.path()).unwrap();
+        let names: Vec<_> = names.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
+        assert_eq!(
+            names,
+            [
+                "20231114221320123",
+                "20231114221320124",
+                "20231114221320125",
+                "20231114221320126",
+                "20231114221320128"
+            ]
+        );
     }
 
     #[test]
