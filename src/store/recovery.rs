@@ -122,6 +122,10 @@ impl Store {
         let found = store.recover_entries(clean, &options)?;
         write_abort(&store.disk, &abort)?;
         store.clean()?;
+        if options.sync {
+            // The killed process may not have synced the last of them, which count as synced from now on.
+            store.flush_log()?;
+        }
         let store = Arc::new(store);
         let log = EntryLog::start(&store, found.end, found.last, found.tail, options.sync)?;
         let committer = Committer::new(Arc::clone(&store));
