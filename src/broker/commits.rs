@@ -2,7 +2,8 @@
 //!
 //! A commit that waited at a replica which was paused or cut off must not undo those that were acknowledged meanwhile.
 //! So each carries the offset that was in force where it arrived: one that goes back behind an offset which the sender
-//! did not know is refused.
+//! did not know is refused. What is on the way to the log counts as in force for that: it will be when the commit is
+//! applied.
 //!
 //! Offsets that pulls commit at a replica which does not lead are gathered here, and handed to the leader a moment
 //! later. Consumers that know that they pull from a slave do not commit with it; those whose route is old do.
@@ -20,6 +21,7 @@ use crate::metadata::{MetadataCommand, Offsets};
 use crate::model::{Group, QueueId, QueueOffset, Topic};
 use crate::remoting::header::UpdateConsumerOffsetRequestHeader;
 use crate::remoting::{Command, RequestCode};
+use crate::replication;
 
 /// How often what was gathered is handed on: consumers commit every five seconds anyway.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -57,21 +59,69 @@ impl Found {
 }
 
 /// Marks a commit that just arrived with what it finds, unless the replica that it came from did.
-pub(crate) fn marked(offsets: &Offsets, request: Command) -> Command {
+pub(crate) fn marked(commits: &Commits, offsets: &Offsets, request: Command) -> Command {
     let is_marked = forwarded_in(&request).is_some() && Found::of(&request).is_some();
     let header = request.header::<UpdateConsumerOffsetRequestHeader>();
     let Some(header) = header.ok().filter(|_| !is_marked) else { return request };
     let Ok(queue_id) = u32::try_from(header.queue_id) else { return request };
-    Found::now(offsets, &header.consumer_group, &header.topic, QueueId(queue_id)).put_into(request)
+    let key = (header.consumer_group, header.topic, QueueId(queue_id));
+    newest(&lock(&commits.on_the_way), offsets, &key).put_into(request)
 }
 
-/// The newest offset of each group in each queue.
-#[derive(Debug, Default)]
-pub(crate) struct Commits(Mutex<Table>);
+/// A group and a queue that it consumes.
+type Key = (Group, Topic, QueueId);
 
-type Table = HashMap<(Group, Topic, QueueId), (QueueOffset, Found)>;
+/// The newest offset of each group in each queue.
+type Table = HashMap<Key, (QueueOffset, Found)>;
+
+/// Commits that are proposed and not yet applied: the last one for each queue, and how many there are.
+type OnTheWay = HashMap<Key, (QueueOffset, usize)>;
+
+/// What becomes of commits before they are in the log.
+#[derive(Debug, Default)]
+pub(crate) struct Commits {
+    gathered: Mutex<Table>,
+    on_the_way: Mutex<OnTheWay>,
+}
+
+/// A commit that is on the way until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Proposed {
+    commits: Arc<Commits>,
+    key: Key,
+}
+
+/// Why a commit was not proposed.
+#[derive(Debug)]
+pub(crate) enum NotProposed {
+    /// It would undo one that was not known where it arrived.
+    Overtaken,
+    /// This replica cannot commit.
+    Refused(replication::Error),
+}
 
 impl Commits {
+    /// Has `propose` put a commit into the log, unless it was overtaken by one that is applied or on the way: proposals
+    /// of one leader are applied in their order.
+    pub(crate) fn propose<T>(
+        self: &Arc<Self>,
+        offsets: &Offsets,
+        key: Key,
+        offset: QueueOffset,
+        found: Option<Found>,
+        propose: impl FnOnce() -> Result<T, replication::Error>,
+    ) -> Result<(T, Proposed), NotProposed> {
+        let mut on_the_way = lock(&self.on_the_way);
+        let now = newest(&on_the_way, offsets, &key);
+        if found.is_some_and(|found| found.is_overtaken(offset, now)) {
+            return Err(NotProposed::Overtaken);
+        }
+        let proposed = propose().map_err(NotProposed::Refused)?;
+        let entry = on_the_way.entry(key.clone()).or_insert((offset, 0));
+        *entry = (offset, entry.1 + 1);
+        Ok((proposed, Proposed { commits: Arc::clone(self), key }))
+    }
+
     /// Takes an offset in. Beyond the limit those of further queues are left out; the consumer commits again.
     pub(crate) fn put(
         &self,
@@ -81,7 +131,7 @@ impl Commits {
         offset: QueueOffset,
         found: Found,
     ) {
-        let mut table = self.lock();
+        let mut table = lock(&self.gathered);
         let key = (group.clone(), topic.clone(), queue_id);
         if table.len() < QUEUES_MAX || table.contains_key(&key) {
             table.insert(key, (offset, found));
@@ -89,22 +139,42 @@ impl Commits {
     }
 
     fn take(&self) -> Table {
-        std::mem::take(&mut *self.lock())
+        std::mem::take(&mut *lock(&self.gathered))
     }
 
     /// Puts back what could not be handed on, unless something newer came meanwhile.
-    fn put_back(&self, commits: impl IntoIterator<Item = ((Group, Topic, QueueId), (QueueOffset, Found))>) {
-        let mut table = self.lock();
+    fn put_back(&self, commits: impl IntoIterator<Item = (Key, (QueueOffset, Found))>) {
+        let mut table = lock(&self.gathered);
         for (key, commit) in commits {
             if table.len() < QUEUES_MAX {
                 table.entry(key).or_insert(commit);
             }
         }
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+impl Drop for Proposed {
+    fn drop(&mut self) {
+        let mut on_the_way = lock(&self.commits.on_the_way);
+        if let Some((_, count)) = on_the_way.get_mut(&self.key) {
+            *count -= 1;
+            if *count == 0 {
+                on_the_way.remove(&self.key);
+            }
+        }
     }
+}
+
+/// Returns what is in force as soon as all that is proposed is applied.
+fn newest(on_the_way: &OnTheWay, offsets: &Offsets, key: &Key) -> Found {
+    match on_the_way.get(key) {
+        Some((offset, _)) => Found(Some(*offset)),
+        None => Found::now(offsets, &key.0, &key.1, key.2),
+    }
+}
+
+fn lock<T>(table: &Mutex<T>) -> MutexGuard<'_, T> {
+    table.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Hands on what was gathered until told to stop: every now and then, and at each change of the role.
@@ -142,12 +212,12 @@ async fn hand_on_one(
     (offset, found): (QueueOffset, Found),
 ) -> bool {
     if let Ok(permit) = broker.context.replication.permit() {
-        if found.is_overtaken(offset, Found::now(broker.context.metadata.offsets(), group, topic, queue_id)) {
-            return true;
-        }
         let (group, topic) = (group.clone(), topic.clone());
+        let key = (group.clone(), topic.clone(), queue_id);
         let command = MetadataCommand::CommitOffset { group, topic, queue_id, offset };
-        return broker.context.replication.note(permit, command).is_ok();
+        let note = || broker.context.replication.note(permit, command);
+        let noted = broker.commits.propose(broker.context.metadata.offsets(), key, offset, Some(found), note);
+        return !matches!(noted, Err(NotProposed::Refused(_)));
     }
     let request =
         Command::request(RequestCode::UpdateConsumerOffset).with_header(&UpdateConsumerOffsetRequestHeader {
@@ -162,6 +232,8 @@ async fn hand_on_one(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::env::Disk;
+    use crate::metadata::Metadata;
 
     #[test]
     fn the_newest_offset_of_a_queue_counts() {
@@ -192,6 +264,38 @@ mod tests {
         assert!(!at(7).is_overtaken(QueueOffset(21), at(20)));
         assert!(!at(7).is_overtaken(QueueOffset(20), at(20)));
         assert!(!at(7).is_overtaken(QueueOffset(8), Found(None)));
+    }
+
+    /// Found by jepsen (`soak`, clocks, seed 4): a commit that was handed on twice came between the proposal of a newer one
+    /// and its application.
+    #[test]
+    fn what_is_on_the_way_overtakes() {
+        let (commits, folder) = (Arc::<Commits>::default(), tempfile::tempdir().unwrap());
+        let tables = Metadata::open(folder.path(), Disk::real()).unwrap();
+        let (group, topic, queue_id) = (Group::new("g"), Topic::new("T"), QueueId(0));
+        let key = (group.clone(), topic.clone(), queue_id);
+        tables.apply(&MetadataCommand::CommitOffset { group, topic, queue_id, offset: QueueOffset(16) }, 0);
+        let offsets = tables.offsets();
+        let at = |offset| Found(Some(QueueOffset(offset)));
+        let propose = |offset, found| {
+            commits.propose(offsets, key.clone(), QueueOffset(offset), found, || Ok(())).map(|((), it)| it)
+        };
+        let newer = propose(17, Some(at(16))).unwrap();
+        assert!(matches!(propose(16, Some(at(15))), Err(NotProposed::Overtaken)));
+        // On purpose.
+        let back = propose(10, Some(at(17))).unwrap();
+        assert!(matches!(propose(9, Some(at(17))), Err(NotProposed::Overtaken)));
+        drop(newer);
+        assert!(matches!(propose(9, Some(at(17))), Err(NotProposed::Overtaken)));
+        drop(back);
+        // It was not committed.
+        assert!(propose(17, Some(at(15))).is_ok());
+        assert!(matches!(propose(15, Some(at(14))), Err(NotProposed::Overtaken)));
+        let refused = commits.propose(offsets, key.clone(), QueueOffset(20), None, || {
+            Err::<(), _>(replication::Error::NotLeader)
+        });
+        assert!(matches!(refused, Err(NotProposed::Refused(_))));
+        assert!(lock(&commits.on_the_way).is_empty());
     }
 
     #[test]

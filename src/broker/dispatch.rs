@@ -116,7 +116,9 @@ async fn at_leader(
 ) -> Answer {
     let arrived = Instant::now();
     let request = match code {
-        RequestCode::UpdateConsumerOffset => commits::marked(broker.context.metadata.offsets(), request),
+        RequestCode::UpdateConsumerOffset => {
+            commits::marked(&broker.commits, broker.context.metadata.offsets(), request)
+        }
         _ => request,
     };
     if broker.context.replication.holds_lease() {
@@ -232,7 +234,7 @@ async fn handle(
         RequestCode::CheckClientConfig => Ok(heartbeat::check_client_config(request)?.into()),
 
         RequestCode::QueryConsumerOffset => Ok(offsets::query(context, resets, request)?.into()),
-        RequestCode::UpdateConsumerOffset => offsets::update(context, resets, request).await,
+        RequestCode::UpdateConsumerOffset => offsets::update(context, resets, &broker.commits, request).await,
         RequestCode::SearchOffsetByTimestamp => offsets::search(context, request),
         RequestCode::GetMaxOffset => Ok(offsets::max(context, request)?.into()),
         RequestCode::GetMinOffset => Ok(offsets::min(context, request)?.into()),

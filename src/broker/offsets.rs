@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::commits::Found;
+use super::commits::{Commits, Found, NotProposed};
 use super::context::{Context, blocking};
 use super::reply::{Reply, later};
 use super::resets::Resets;
@@ -56,7 +56,12 @@ fn first_is_in_memory(context: &Context, topic: &Topic, queue_id: QueueId) -> Re
 }
 
 /// UPDATE_CONSUMER_OFFSET. Answered when committed; a one-way commit is only noted, and committed a moment later.
-pub(crate) async fn update(context: &Context, resets: &Resets, request: &Command) -> Result<Reply, Error> {
+pub(crate) async fn update(
+    context: &Context,
+    resets: &Resets,
+    commits: &Arc<Commits>,
+    request: &Command,
+) -> Result<Reply, Error> {
     let header: UpdateConsumerOffsetRequestHeader = request.header()?;
     let group = context.group(&header.consumer_group).await?;
     context.topic(&header.topic)?;
@@ -69,12 +74,7 @@ pub(crate) async fn update(context: &Context, resets: &Resets, request: &Command
         return Ok(response.with_remark("Offset has been previously reset").into());
     }
     let offset = QueueOffset(offset);
-    let now = Found::now(context.metadata.offsets(), &group.group_name, &header.topic, queue_id);
-    if Found::of(request).is_some_and(|found| found.is_overtaken(offset, now)) {
-        return Err(Error::Unavailable(format!(
-            "commitOffset[{offset}] came late, and the group has committed a newer one meanwhile; commit again to go back"
-        )));
-    }
+    let key = (group.group_name.clone(), header.topic.clone(), queue_id);
     let command = MetadataCommand::CommitOffset {
         group: group.group_name.clone(),
         topic: header.topic,
@@ -82,12 +82,20 @@ pub(crate) async fn update(context: &Context, resets: &Resets, request: &Command
         offset,
     };
     let permit = context.replication.permit()?;
-    if request.is_oneway() {
-        context.replication.note(permit, command)?;
-        return Ok(Command::response(ResponseCode::Success).into());
-    }
-    let change = context.replication.change(permit, command)?;
+    let propose = || match request.is_oneway() {
+        true => context.replication.note(permit, command).map(|()| None),
+        false => context.replication.change(permit, command).map(Some),
+    };
+    let proposed = commits.propose(context.metadata.offsets(), key, offset, Found::of(request), propose);
+    let (change, on_the_way) = proposed.map_err(|error| match error {
+        NotProposed::Refused(error) => error.into(),
+        NotProposed::Overtaken => Error::Unavailable(format!(
+            "commitOffset[{offset}] came late, and the group has committed a newer one meanwhile; commit again to go back"
+        )),
+    })?;
+    let Some(change) = change else { return Ok(Command::response(ResponseCode::Success).into()) };
     Ok(later(async move {
+        let _on_the_way = on_the_way;
         change.committed().await?;
         Ok(Command::response(ResponseCode::Success))
     }))

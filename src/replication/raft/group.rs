@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use openraft::async_runtime::WatchReceiver as _;
-use openraft::errors::Fatal;
+use openraft::errors::{ClientWriteError, Fatal, RaftError};
 use openraft::{ChangeMembers, Config, ServerState, SnapshotPolicy, StepDownPolicy};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -83,6 +83,8 @@ pub(crate) struct Group {
     pub(super) addresses: watch::Sender<HashMap<u64, String>>,
     pub(super) role: watch::Sender<Role>,
     queue: Arc<AppendQueue>,
+    /// Held while noted offsets are queued, or forgotten for one that is queued: a noted one must not come behind it.
+    offsets_order: Mutex<()>,
     pub(super) leader_changes: AtomicU64,
     /// How many hand-overs of the leadership are under way.
     handing_over: AtomicU64,
@@ -170,6 +172,7 @@ impl Group {
             addresses: watch::channel(HashMap::new()).0,
             role: watch::channel(Role::Follower { term: Term(0), leader: None }).0,
             queue: Arc::new(AppendQueue::new(limits)),
+            offsets_order: Mutex::default(),
             leader_changes: AtomicU64::new(0),
             handing_over: AtomicU64::new(0),
             given_up: AtomicU64::new(0),
@@ -261,7 +264,9 @@ impl Group {
         {
             return Err(Error::Refused(format!("no topic's name has {} bytes", topic.as_str().len())));
         }
+        let _in_order;
         if let MetadataCommand::CommitOffset { group, topic, queue_id, .. } = &command {
+            _in_order = self.offsets_order.lock().unwrap_or_else(PoisonError::into_inner);
             self.shared.metadata.forget_noted(Some((group, topic, *queue_id)));
         }
         self.queue.change(term, command, len)
@@ -385,9 +390,9 @@ impl Group {
         let member = Member { raft_address: address.to_owned(), identity };
         tracing::info!(peer = id, address, "a replica is being added as a learner");
         let add = async {
-            raft.add_learner(id, member, true).await.map_err(refused)?;
+            raft.add_learner(id, member, true).await.map_err(not_changed)?;
             let voters = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
-            raft.change_membership(voters, false).await.map_err(refused)?;
+            raft.change_membership(voters, false).await.map_err(not_changed)?;
             Ok(())
         };
         tokio::time::timeout(MEMBERSHIP_LIMIT, add)
@@ -399,9 +404,11 @@ impl Group {
         tracing::info!(peer = id, "a replica is being removed");
         let ids = BTreeSet::from([id]);
         if self.shared.membership().voter_ids().any(|voter| voter == id) {
-            raft.change_membership(ChangeMembers::RemoveVoters(ids.clone()), true).await.map_err(refused)?;
+            raft.change_membership(ChangeMembers::RemoveVoters(ids.clone()), true)
+                .await
+                .map_err(not_changed)?;
         }
-        raft.change_membership(ChangeMembers::RemoveNodes(ids), false).await.map_err(refused)?;
+        raft.change_membership(ChangeMembers::RemoveNodes(ids), false).await.map_err(not_changed)?;
         Ok(())
     }
 
@@ -428,9 +435,12 @@ impl Group {
     async fn commit_noted(&self) {
         let Role::Leader(term) = *self.role.borrow() else { return };
         let mut pending = Vec::new();
-        for command in self.shared.metadata.noted() {
-            let len = encoded_len(&command);
-            pending.extend(self.queue.change(term, command, len));
+        {
+            let _in_order = self.offsets_order.lock().unwrap_or_else(PoisonError::into_inner);
+            for command in self.shared.metadata.noted() {
+                let len = encoded_len(&command);
+                pending.extend(self.queue.change(term, command, len));
+            }
         }
         for change in pending {
             let _ = change.committed().await;
@@ -984,6 +994,13 @@ fn failed(error: io::Error) -> Error {
     Error::Failed(error.to_string())
 }
 
-fn refused(error: impl std::fmt::Display) -> Error {
-    Error::Group(format!("the group refused: {error}"))
+/// Found by jepsen (`nightly`, files, seed 105): whoever asked was told of `None, None` to forward to.
+fn not_changed(error: RaftError<Types, ClientWriteError<Types>>) -> Error {
+    match error.forward_to_leader() {
+        // Whether it was done the next leader knows.
+        Some(_) => Error::Failed(
+            "the leader changed while the group was being changed; look with raftStatus and try again".into(),
+        ),
+        None => Error::Group(format!("the group refused: {error}")),
+    }
 }
