@@ -11,6 +11,7 @@ pub mod model;
 
 // Layer 1: bytes <-> values.
 pub mod config;
+pub mod filter;
 pub mod message;
 pub mod remoting;
 

@@ -109,6 +109,7 @@ replays! {
     record: CHANGED,
     batch: CHANGED,
     properties: CHANGED,
+    sql92: CHANGED,
     config: CHANGED_FILES,
     store: CHANGED_STORES,
     entries: CHANGED_STORES,

@@ -8,6 +8,7 @@ mod compat;
 mod consumers;
 mod demo;
 mod dledger;
+mod filter;
 mod fuzz;
 mod group_admin;
 mod harness;

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::env::Clock;
+use crate::filter::{self, Filter};
 use crate::model::{Group, Topic};
 use crate::remoting::body::{ConsumeFromWhere, ConsumeType, ConsumerData, MessageModel, SubscriptionData};
 use crate::remoting::{Connection, Language};
@@ -27,6 +28,8 @@ pub(crate) struct ConsumerGroup {
     pub(crate) message_model: MessageModel,
     pub(crate) consume_from_where: ConsumeFromWhere,
     pub(crate) subscriptions: BTreeMap<Topic, SubscriptionData>,
+    /// What each subscription selects, or what is wrong with it.
+    pub(crate) filters: HashMap<Topic, Result<Filter, filter::Error>>,
     /// By connection: one client has one connection.
     pub(crate) members: HashMap<u64, Client>,
 }
@@ -74,6 +77,7 @@ impl Clients {
                 message_model: data.message_model,
                 consume_from_where: data.consume_from_where,
                 subscriptions: BTreeMap::new(),
+                filters: HashMap::new(),
                 members: HashMap::new(),
             })
         });
@@ -84,17 +88,22 @@ impl Clients {
         let joined = group.members.insert(client.connection.id(), client).is_none();
         let mut topics_changed = false;
         for subscription in &data.subscription_data_set {
-            match group.subscriptions.get_mut(&subscription.topic) {
-                Some(known) if known.sub_version >= subscription.sub_version => {}
-                Some(known) => *known = subscription.clone(),
-                None => {
-                    group.subscriptions.insert(subscription.topic.clone(), subscription.clone());
-                    topics_changed = true;
-                }
+            let topic = &subscription.topic;
+            let known = group.subscriptions.get(topic);
+            if known.is_some_and(|known| known.sub_version >= subscription.sub_version) {
+                continue;
             }
+            topics_changed |= known.is_none();
+            let filter = filter_of(subscription);
+            if let Err(error) = &filter {
+                tracing::warn!(group = %data.group_name, %topic, %error, "a subscription cannot be served");
+            }
+            group.filters.insert(topic.clone(), filter);
+            group.subscriptions.insert(topic.clone(), subscription.clone());
         }
         let before = group.subscriptions.len();
         group.subscriptions.retain(|topic, _| data.subscription_data_set.iter().any(|s| s.topic == *topic));
+        group.filters.retain(|topic, _| group.subscriptions.contains_key(topic));
         topics_changed |= group.subscriptions.len() != before;
         (joined || topics_changed).then(|| changed(&data.group_name, group))
     }
@@ -196,6 +205,11 @@ impl Clients {
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Returns what a subscription selects.
+pub(crate) fn filter_of(subscription: &SubscriptionData) -> Result<Filter, filter::Error> {
+    Filter::compile(subscription.expression_type.as_deref(), subscription.sub_string.as_deref())
 }
 
 fn remove_producer(table: &mut Table, group: &Group, connection_id: u64) {

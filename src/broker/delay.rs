@@ -12,6 +12,7 @@ use super::context::{Context, blocking};
 use super::response::Error;
 use super::send::Target;
 use crate::config::BrokerConfig;
+use crate::filter::Filter;
 use crate::message::{Message, Properties, Record, SysFlag, key};
 use crate::metadata::MetadataCommand;
 use crate::model::{QueueId, QueueOffset, Topic, system_topic};
@@ -125,7 +126,7 @@ async fn deliver_due(context: &Arc<Context>, permit: LeaderPermit, level: Level)
         cold_bytes_max: 4 << 20,
         cold_distance: u64::MAX,
     };
-    let read = blocking(move || Ok(store.read(&topic, queue_id, from, limits, &|_| true)?)).await?;
+    let read = blocking(move || Ok(store.read(&topic, queue_id, from, limits, &Filter::All)?)).await?;
     let mut next = from;
     match read.status {
         ReadStatus::Found => {}

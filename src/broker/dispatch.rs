@@ -231,7 +231,9 @@ async fn handle(
             Ok(heartbeat::unregister(context, clients, connection, request)?.into())
         }
         RequestCode::GetConsumerListByGroup => Ok(heartbeat::consumer_list(clients, request)?.into()),
-        RequestCode::CheckClientConfig => Ok(heartbeat::check_client_config(request)?.into()),
+        RequestCode::CheckClientConfig => {
+            Ok(heartbeat::check_client_config(&broker.context, request)?.into())
+        }
 
         RequestCode::QueryConsumerOffset => Ok(offsets::query(context, resets, request)?.into()),
         RequestCode::UpdateConsumerOffset => offsets::update(context, resets, &broker.commits, request).await,

@@ -3,10 +3,10 @@
 //!
 //! Source: RocketMQ `ClientManageProcessor`, `ConsumerManageProcessor`, `DefaultConsumerIdsChangeListener`.
 
-use super::clients::{Changed, Client, Clients};
+use super::clients::{Changed, Client, Clients, filter_of};
 use super::context::Context;
+use super::pull::check_expression_type;
 use super::response::Error;
-use crate::message::SubscriptionTags;
 use crate::model::{Group, Perm, Topic, TopicConfig};
 use crate::remoting::body::{CheckClientRequestBody, GetConsumerListByGroupResponseBody, HeartbeatData};
 use crate::remoting::header::{
@@ -95,19 +95,12 @@ pub(crate) fn consumer_list(clients: &Clients, request: &Command) -> Result<Comm
 }
 
 /// CHECK_CLIENT_CONFIG: whether the broker can filter as the client wants.
-pub(crate) fn check_client_config(request: &Command) -> Result<Command, Error> {
+pub(crate) fn check_client_config(context: &Context, request: &Command) -> Result<Command, Error> {
     let body: CheckClientRequestBody = request.json()?;
     let subscription = body.subscription_data;
-    match subscription.expression_type.as_deref() {
-        None | Some("" | "TAG") => {
-            SubscriptionTags::parse(subscription.sub_string.as_deref().unwrap_or("*"))
-                .map_err(Error::SubscriptionParse)?;
-            Ok(Command::response(ResponseCode::Success))
-        }
-        Some(other) => {
-            Err(Error::System(format!("The broker does not support consumer to filter message by {other}")))
-        }
-    }
+    check_expression_type(&context.config(), subscription.expression_type.as_deref())?;
+    filter_of(&subscription)?;
+    Ok(Command::response(ResponseCode::Success))
 }
 
 /// Tells the members of a group that somebody joined or left, so that they share the queues anew.

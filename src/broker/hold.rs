@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-use crate::message::SubscriptionTags;
+use crate::filter::Filter;
 use crate::model::{QueueId, QueueOffset, Topic};
 use crate::store::Arrival;
 
@@ -30,7 +30,7 @@ struct Held {
     id: u64,
     /// Where the pull wants to begin.
     offset: QueueOffset,
-    tags: SubscriptionTags,
+    filter: Filter,
     wake: oneshot::Sender<()>,
 }
 
@@ -56,7 +56,7 @@ impl Holds {
         topic: &Topic,
         queue_id: QueueId,
         offset: QueueOffset,
-        tags: SubscriptionTags,
+        filter: Filter,
     ) -> Option<Hold> {
         let (wake, woken) = oneshot::channel();
         let mut table = self.lock();
@@ -66,7 +66,7 @@ impl Holds {
         let id = table.next_id;
         table.next_id += 1;
         let key = (topic.clone(), queue_id);
-        table.by_queue.entry(key.clone()).or_default().push(Held { id, offset, tags, wake });
+        table.by_queue.entry(key.clone()).or_default().push(Held { id, offset, filter, wake });
         self.count.fetch_add(1, Ordering::SeqCst);
         Some(Hold { holds: Arc::clone(self), key, id, woken })
     }
@@ -81,7 +81,7 @@ impl Holds {
         let Some(held) = table.by_queue.get_mut(&key) else { return };
         let mut kept = Vec::new();
         for one in held.drain(..) {
-            if one.offset <= arrival.queue_offset && one.tags.matches(arrival.tags_code) {
+            if one.offset <= arrival.queue_offset && one.filter.wants(arrival.tags_code, arrival.properties) {
                 self.count.fetch_sub(1, Ordering::SeqCst);
                 // The pull may have timed out at this moment; it reads once more anyway.
                 let _ = one.wake.send(());
@@ -147,7 +147,7 @@ impl Drop for Hold {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::tags_code;
+    use crate::message::{PropertiesRef, tags_code};
 
     fn arrive(holds: &Holds, topic: &Topic, offset: u64, tag: &str) {
         holds.arrived(Arrival {
@@ -155,6 +155,7 @@ mod tests {
             queue_id: QueueId(0),
             queue_offset: QueueOffset(offset),
             tags_code: tags_code(Some(tag)),
+            properties: PropertiesRef(""),
             size: 1,
         });
     }
@@ -163,7 +164,7 @@ mod tests {
     async fn a_pull_is_woken_by_the_first_message_that_it_wants() {
         let holds = Arc::new(Holds::new(2));
         let topic = Topic::new("T");
-        let tags = SubscriptionTags::parse("A").unwrap();
+        let tags = Filter::tags("A").unwrap();
         let mut wanted = holds.hold(&topic, QueueId(0), QueueOffset(5), tags.clone()).unwrap();
         arrive(&holds, &Topic::new("U"), 5, "A");
         arrive(&holds, &topic, 4, "A");
@@ -178,10 +179,10 @@ mod tests {
     async fn places_are_bounded_and_given_back() {
         let holds = Arc::new(Holds::new(1));
         let topic = Topic::new("T");
-        let first = holds.hold(&topic, QueueId(0), QueueOffset(0), SubscriptionTags::All);
-        assert!(holds.hold(&topic, QueueId(0), QueueOffset(0), SubscriptionTags::All).is_none());
+        let first = holds.hold(&topic, QueueId(0), QueueOffset(0), Filter::All);
+        assert!(holds.hold(&topic, QueueId(0), QueueOffset(0), Filter::All).is_none());
         drop(first);
-        let mut second = holds.hold(&topic, QueueId(0), QueueOffset(0), SubscriptionTags::All).unwrap();
+        let mut second = holds.hold(&topic, QueueId(0), QueueOffset(0), Filter::All).unwrap();
         holds.wake_all();
         second.woken().await;
     }

@@ -17,7 +17,8 @@ use super::resets::Resets;
 use super::response::Error;
 use super::stats::{Got, Stats};
 use super::suggest::{self, Choice, Followers, Place};
-use crate::message::SubscriptionTags;
+use crate::config::BrokerConfig;
+use crate::filter::{self, Filter};
 use crate::metadata::MetadataCommand;
 use crate::model::{Perm, QueueId, QueueOffset, SubscriptionGroupConfig, Topic};
 use crate::remoting::body::MessageModel;
@@ -101,7 +102,7 @@ struct Pull {
     queue_id: QueueId,
     offset: QueueOffset,
     count_max: usize,
-    tags: SubscriptionTags,
+    filter: Filter,
     topic_sys_flag: i32,
 }
 
@@ -142,12 +143,12 @@ impl Pulls {
         if header.sys_flag & FLAG_CLASS_FILTER != 0 {
             return Err(Error::NotBuilt("a class filter".into()));
         }
-        let tags = if header.sys_flag & FLAG_SUBSCRIPTION != 0 {
-            let expression = header.subscription.as_deref().unwrap_or("*");
-            check_expression_type(header.expression_type.as_deref())?;
-            SubscriptionTags::parse(expression).map_err(Error::SubscriptionParse)?
+        let filter = if header.sys_flag & FLAG_SUBSCRIPTION != 0 {
+            let kind = header.expression_type.as_deref();
+            check_expression_type(&config, kind)?;
+            Filter::compile(kind, header.subscription.as_deref())?
         } else {
-            self.tags_of_heartbeat(header, &group)?
+            self.filter_of_heartbeat(header, &group, &config)?
         };
         Ok(Pull {
             group,
@@ -156,16 +157,17 @@ impl Pulls {
             // Java takes any number; a negative one is below min, see `answer_below_min`.
             offset: QueueOffset(u64::try_from(header.queue_offset).unwrap_or(0)),
             count_max: usize::try_from(header.max_msg_nums).unwrap_or(0),
-            tags,
+            filter,
             topic_sys_flag: topic.topic_sys_flag,
         })
     }
 
-    fn tags_of_heartbeat(
+    fn filter_of_heartbeat(
         &self,
         header: &PullMessageRequestHeader,
         group: &SubscriptionGroupConfig,
-    ) -> Result<SubscriptionTags, Error> {
+        config: &BrokerConfig,
+    ) -> Result<Filter, Error> {
         let unknown = || {
             Error::SubscriptionNotExist("the consumer's group info not exist; send a heartbeat first".into())
         };
@@ -194,9 +196,13 @@ impl Pulls {
         if subscription.sub_version < header.sub_version {
             return Err(Error::SubscriptionNotLatest);
         }
-        check_expression_type(subscription.expression_type.as_deref())?;
-        let expression = subscription.sub_string.as_deref().unwrap_or("*");
-        SubscriptionTags::parse(expression).map_err(Error::SubscriptionParse)
+        let kind = subscription.expression_type.as_deref();
+        check_expression_type(config, kind)?;
+        let filter = consumers.filters.get(&header.topic).expect("each subscription has a filter");
+        filter.clone().map_err(|error| match kind {
+            kind if filter::is_by_tags(kind) => Error::SubscriptionParse(error),
+            _ => Error::FilterNotExist(error),
+        })
     }
 
     /// Commits without waiting, as Java does for pulls.
@@ -245,7 +251,7 @@ impl Pulls {
         } else {
             Duration::from_millis(config.short_polling_time_mills)
         };
-        let Some(mut hold) = self.holds.hold(&pull.topic, pull.queue_id, pull.offset, pull.tags.clone())
+        let Some(mut hold) = self.holds.hold(&pull.topic, pull.queue_id, pull.offset, pull.filter.clone())
         else {
             return self.answer(&pull, &seen);
         };
@@ -354,16 +360,14 @@ impl Pulls {
 impl Pull {
     /// Returns whether reading needs no file: the queue's end, or nothing at all.
     fn is_hot(&self, context: &Context) -> bool {
-        context
-            .store()
-            .queues()
-            .get(&self.topic, self.queue_id)
-            .is_none_or(|queue| queue.is_in_memory(self.offset))
+        let queue = context.store().queues().get(&self.topic, self.queue_id);
+        // Many properties may have to be looked at until one message is found.
+        self.filter.sql().is_none() && queue.is_none_or(|queue| queue.is_in_memory(self.offset))
     }
 
     /// Finds the records without looking at them.
     fn read(&self, pulls: &Pulls) -> Result<Seen, Error> {
-        let (context, tags) = (&pulls.context, &self.tags);
+        let context = &pulls.context;
         let led = context.leads();
         let started = context.clock.instant();
         let read = context.store().read(
@@ -371,7 +375,7 @@ impl Pull {
             self.queue_id,
             self.offset,
             limits(context, self.count_max),
-            &|code| tags.matches(code),
+            &self.filter,
         )?;
         pulls.stats.read(read.status == ReadStatus::Found, context.clock.elapsed(started));
         Ok(Seen { read, led })
@@ -416,12 +420,18 @@ fn limits(context: &Context, count_wanted: usize) -> ReadLimits {
     }
 }
 
-fn check_expression_type(expression_type: Option<&str>) -> Result<(), Error> {
+/// Refuses expressions other than those of tags unless `enablePropertyFilter` is on.
+pub(crate) fn check_expression_type(
+    config: &BrokerConfig,
+    expression_type: Option<&str>,
+) -> Result<(), Error> {
     match expression_type {
-        None | Some("" | "TAG") => Ok(()),
-        Some(other) => {
-            Err(Error::System(format!("The broker does not support consumer to filter message by {other}")))
+        Some(other) if !filter::is_by_tags(expression_type) && !config.enable_property_filter => {
+            Err(Error::System(format!(
+                "The broker does not support consumer to filter message by {other}; set enablePropertyFilter=true"
+            )))
         }
+        _ => Ok(()),
     }
 }
 

@@ -4,7 +4,7 @@
 
 use crate::model::{Group, NameError, Topic};
 use crate::remoting::{Command, HeaderError, ResponseCode, json};
-use crate::{config, replication, store};
+use crate::{config, filter, replication, store};
 
 /// Why a request was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +67,10 @@ pub(crate) enum Error {
     SubscriptionNotLatest,
     /// The filter expression is wrong.
     #[error("parse the consumer's subscription failed: {0}")]
-    SubscriptionParse(String),
+    SubscriptionParse(#[from] filter::Error),
+    /// The expression that a consumer sent with its heartbeat is wrong.
+    #[error("the broker's consumer filter data does not exist: {0}")]
+    FilterNotExist(filter::Error),
     /// Nothing matches.
     #[error("{0}")]
     QueryNotFound(String),
@@ -131,6 +134,7 @@ impl Error {
             Self::SubscriptionNotExist(_) => ResponseCode::SubscriptionNotExist,
             Self::SubscriptionNotLatest => ResponseCode::SubscriptionNotLatest,
             Self::SubscriptionParse(_) => ResponseCode::SubscriptionParseFailed,
+            Self::FilterNotExist(_) => ResponseCode::FilterDataNotExist,
             Self::QueryNotFound(_) => ResponseCode::QueryNotFound,
             Self::ConsumerNotOnline(_) => ResponseCode::ConsumerNotOnline,
             Self::ClientTimeout(_) => ResponseCode::ConsumeMsgTimeout,
@@ -197,7 +201,8 @@ mod tests {
             (Error::GroupNotExist(Group::new("G")), 26),
             (Error::SubscriptionNotExist(text()), 24),
             (Error::SubscriptionNotLatest, 25),
-            (Error::SubscriptionParse(text()), 23),
+            (Error::SubscriptionParse(filter::Error::NoTag(text())), 23),
+            (Error::FilterNotExist(filter::Error::NoTag(text())), 27),
             (Error::QueryNotFound(text()), 22),
             (Error::ConsumerNotOnline(text()), 206),
             (Error::ClientTimeout(text()), 207),

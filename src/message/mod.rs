@@ -17,4 +17,4 @@ pub use record::{
     RecordError, Scanned, crc32, encode_record, patch_record, records, scan,
 };
 pub use sys_flag::SysFlag;
-pub use tag::{SubscriptionTags, java_hash, tags_code};
+pub use tag::{java_hash, tags_code};

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::crashes::{LIMITS, Loss, NOW_MS, Said, at_every_change, folder};
 use super::{Error, FlushMode, PendingAppend, QueueLimits, Replication};
 use crate::env::{Change, Clock, Disk, Faults};
+use crate::filter::Filter;
 use crate::message::{Message, Record};
 use crate::metadata::{Metadata, MetadataCommand};
 use crate::model::{Perm, QueueId, QueueOffset, Topic, TopicConfig};
@@ -178,7 +179,7 @@ fn content(store: &Store) -> Vec<(u64, Vec<String>)> {
         let mut bodies = Vec::new();
         let mut next = min;
         while next < queue.max_offset() {
-            let read = store.read(&topic, id, next, LIMITS, &|_| true).unwrap();
+            let read = store.read(&topic, id, next, LIMITS, &Filter::All).unwrap();
             assert_eq!(read.status, ReadStatus::Found, "{topic}-{id} at {next}");
             for record in &read.records {
                 let record = Record::decode(record).unwrap();

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use super::consume_queue::has_queue;
 use super::entry::head_of;
 use super::{QueueEntry, Result, Store};
-use crate::message::{Record, RecordError, Scanned, key, records, scan, tags_code};
+use crate::message::{PropertiesRef, Record, RecordError, Scanned, key, records, scan, tags_code};
 use crate::model::{PhysicalOffset, QueueId, QueueOffset, Topic, system_topic};
 
 /// A message that has become visible.
@@ -21,6 +21,8 @@ pub struct Arrival<'a> {
     pub queue_offset: QueueOffset,
     /// Hash of its tag.
     pub tags_code: i64,
+    /// Its properties.
+    pub properties: PropertiesRef<'a>,
     /// Bytes of its record.
     pub size: usize,
 }
@@ -130,6 +132,7 @@ impl Store {
                     queue_id,
                     queue_offset: record.queue_offset,
                     tags_code,
+                    properties: record.properties(),
                     size: record.total_size,
                 }));
             }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::{ConsumeQueue, Result, Store};
+use crate::filter::Filter;
 use crate::message::{Record, Scanned, scan};
 use crate::model::{PhysicalOffset, QueueId, QueueOffset, Topic};
 
@@ -91,7 +92,7 @@ pub enum Boundary {
 }
 
 impl Store {
-    /// Reads messages of a queue from `offset`, those whose tagsCode `matches`. May block on the disk.
+    /// Reads messages of a queue from `offset`, those that the filter wants. May block on the disk.
     ///
     /// Source of statuses and limits: RocketMQ `DefaultMessageStore.getMessage`.
     pub fn read(
@@ -100,7 +101,7 @@ impl Store {
         queue_id: QueueId,
         offset: QueueOffset,
         limits: ReadLimits,
-        matches: &dyn Fn(i64) -> bool,
+        filter: &Filter,
     ) -> Result<Read> {
         let zero = QueueOffset(0);
         let mut read = Read {
@@ -134,7 +135,7 @@ impl Store {
             (ReadStatus::NoMatchedMessage, offset)
         };
         if read.status == ReadStatus::NoMatchedMessage {
-            self.collect((topic, queue_id), &queue, limits, matches, &mut read)?;
+            self.collect((topic, queue_id), &queue, limits, filter, &mut read)?;
         }
         Ok(read)
     }
@@ -144,7 +145,7 @@ impl Store {
         (topic, queue_id): (&Topic, QueueId),
         queue: &ConsumeQueue,
         limits: ReadLimits,
-        matches: &dyn Fn(i64) -> bool,
+        filter: &Filter,
         read: &mut Read,
     ) -> Result<()> {
         let end = self.log.committed();
@@ -162,7 +163,7 @@ impl Store {
                 }
                 scanned += 1;
                 read.next = read.next.plus(1);
-                if !matches(entry.tags_code) {
+                if !filter.wants_code(entry.tags_code) {
                     continue;
                 }
                 match self.log.slice(entry.position, entry.size as usize) {
@@ -174,6 +175,11 @@ impl Store {
                             // What was read before it is good; the next read begins at this one.
                             read.next = offset;
                             return if read.records.is_empty() { Err(error) } else { Ok(()) };
+                        }
+                        if let Some(sql) = filter.sql()
+                            && Record::decode(&record).is_ok_and(|record| !sql.matches(record.properties()))
+                        {
+                            continue;
                         }
                         read.bytes += record.len() as u64;
                         read.records.push(record);

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::env::Faults;
+use crate::filter::Filter;
 use crate::message::{Message, Record};
 use crate::model::{QueueId, QueueOffset, Topic};
 
@@ -98,7 +99,7 @@ impl TestStore {
         let mut next =
             self.store.queues().get(&topic, QueueId(queue)).map_or(QueueOffset(0), |q| q.min_offset());
         loop {
-            let read = self.store.read(&topic, QueueId(queue), next, LIMITS, &|_| true).unwrap();
+            let read = self.store.read(&topic, QueueId(queue), next, LIMITS, &Filter::All).unwrap();
             if read.status != ReadStatus::Found {
                 return bodies;
             }
@@ -373,7 +374,7 @@ fn old_segments_go_and_the_queues_begin_later() {
     let min = queue.min_offset();
     assert!(min.0 > 0 && min.0 < 200);
     assert_eq!(store.bodies("T", 0), numbered(usize::try_from(min.0).unwrap(), 200));
-    let read = store.store.read(&Topic::new("T"), QueueId(0), QueueOffset(0), LIMITS, &|_| true).unwrap();
+    let read = store.store.read(&Topic::new("T"), QueueId(0), QueueOffset(0), LIMITS, &Filter::All).unwrap();
     assert_eq!((read.status, read.next), (ReadStatus::OffsetTooSmall, min));
     drop(store);
     let mut store = fixture.open();

@@ -276,9 +276,27 @@ def raft():
     put("commands", "count", b"\x01" + struct.pack("<Q", 1 << 60) + COMMANDS[1])
 
 
+def filters():
+    properties = b"\0a\x011\x02b\x01x\x02c\x011.5\x02"
+    samples = {
+        "order": "a > 0 AND a >= 1L OR c < 2.5 AND c <= 1.5e0",
+        "equal": "a = 1 AND b <> 'y' AND (c = 1.5) = TRUE",
+        "between": "a BETWEEN -1 AND 2 AND c NOT BETWEEN 2 AND 3",
+        "in": "b IN ('x', 'it''s') OR b NOT IN ('')",
+        "search": "b CONTAINS 'x' AND b NOT STARTSWITH 'y' AND b ENDSWITH 'x'",
+        "null": "d IS NULL AND a IS NOT NULL AND NOT NULL",
+        "signs": "NOT - - +a > 1 -- comment\n /* another */",
+        "deep": "(" * 190 + "TRUE" + ")" * 190,
+        "unknown": "a != 1",
+    }
+    for name, expression in samples.items():
+        put("sql92", name, expression.encode() + properties)
+
+
 remoting()
 registration()
 messages()
 config()
+filters()
 stores()
 raft()

@@ -1,9 +1,10 @@
 //! Stored records, batches, properties.
 
 use bytes::Bytes;
+use quorate::filter::Filter;
 use quorate::message::{
-    Message, OffsetMessageId, Properties, PropertiesRef, Record, RecordError, Scanned, SubscriptionTags,
-    crc32, decode_batch, encode_batch, encode_record, java_hash, patch_record, records, scan, tags_code,
+    Message, OffsetMessageId, Properties, PropertiesRef, Record, RecordError, Scanned, crc32, decode_batch,
+    encode_batch, encode_record, java_hash, patch_record, records, scan, tags_code,
 };
 use quorate::model::PhysicalOffset;
 
@@ -98,7 +99,7 @@ pub(super) fn properties(data: &[u8]) {
         assert_eq!(changed.get(name), get(name));
     }
     let _ = (java_hash(&text), OffsetMessageId::parse(&text));
-    if let Ok(tags) = SubscriptionTags::parse(&text) {
-        let _ = tags.matches(tags_code(Some(&text)));
+    if let Ok(filter) = Filter::tags(&text) {
+        let _ = filter.wants_code(tags_code(Some(&text)));
     }
 }

@@ -3,6 +3,7 @@
 //! They are shared by the tests, which replay the corpus, and by the crate in this folder, which libFuzzer drives.
 
 mod config;
+mod filter;
 mod message;
 mod raft;
 mod remoting;
@@ -12,7 +13,7 @@ mod store;
 pub(crate) type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub(crate) const TARGETS: [Target; 15] = [
+pub(crate) const TARGETS: [Target; 16] = [
     ("frame", remoting::frame),
     ("header", remoting::header),
     ("body", remoting::body),
@@ -20,6 +21,7 @@ pub(crate) const TARGETS: [Target; 15] = [
     ("record", message::record),
     ("batch", message::batch),
     ("properties", message::properties),
+    ("sql92", filter::sql92),
     ("config", config::config),
     ("store", store::store),
     ("entries", store::entries),

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, mpsc};
 
 use quorate::env::{Clock, Disk};
+use quorate::filter::Filter;
 use quorate::message::{
     Message, Record, Scanned, SysFlag, crc32, encode_record, patch_record, records, scan,
 };
@@ -218,7 +219,7 @@ fn check(store: &Store, kept: &[(PhysicalOffset, Vec<u8>)], queues: bool) {
                 QueueId(record.queue_id),
                 record.queue_offset,
                 ReadLimits { count_max: 1, ..LIMITS },
-                &|_| true,
+                &Filter::All,
             );
             let found = found.expect("the queue can be read");
             assert_eq!(found.status, ReadStatus::Found, "{} at {}", record.queue_id, record.queue_offset);
@@ -228,7 +229,7 @@ fn check(store: &Store, kept: &[(PhysicalOffset, Vec<u8>)], queues: bool) {
     for (topic, queue_id, queue) in store.queues().all() {
         let mut next = queue.min_offset();
         while next < queue.max_offset() {
-            let read = store.read(&topic, queue_id, next, LIMITS, &|_| true).expect("a queue can be read");
+            let read = store.read(&topic, queue_id, next, LIMITS, &Filter::All).expect("a queue can be read");
             assert!(read.next > next, "a read goes on");
             next = read.next;
             for bytes in &read.records {
@@ -480,7 +481,7 @@ fn use_all(store: &Arc<Store>) {
     for (topic, queue_id, queue) in store.queues().all() {
         let (mut next, mut reads) = (queue.min_offset(), 0);
         while next < queue.max_offset() && reads < 100 {
-            let Ok(read) = store.read(&topic, queue_id, next, LIMITS, &|_| true) else { break };
+            let Ok(read) = store.read(&topic, queue_id, next, LIMITS, &Filter::All) else { break };
             if read.next <= next {
                 break;
             }

@@ -19,6 +19,7 @@ use super::super::proposal::Batch;
 use super::super::types::{Entry, LogId, Member, Membership, Payload, Proposal, Vote, log_id};
 use super::cluster::draft;
 use crate::env::{Change, Clock, Disk, Faults};
+use crate::filter::Filter;
 use crate::message::{Record, records};
 use crate::metadata::{Metadata, MetadataCommand, decode_commands};
 use crate::model::{Group, LogIndex, Perm, PhysicalOffset, QueueId, QueueOffset, Topic, TopicConfig};
@@ -460,7 +461,7 @@ fn check_applied(replica: &Replica, chain: &[Planned], first: u64) {
             assert!(min <= gone, "{topic}-{queue} begins at {min}, {gone} are gone");
             for (number, (_, body)) in expected.iter().enumerate().skip(gone) {
                 let at = QueueOffset(number as u64);
-                let read = replica.store.read(&name, id, at, LIMITS, &|_| true).unwrap();
+                let read = replica.store.read(&name, id, at, LIMITS, &Filter::All).unwrap();
                 assert_eq!(read.status, ReadStatus::Found, "{topic}-{queue} {at}");
                 let record = Record::decode(&read.records[0]).unwrap();
                 assert_eq!((record.queue_offset, text(record.body).as_str()), (at, *body));

@@ -2,6 +2,7 @@
 
 use super::cluster::{Cluster, Node, READ, eventually};
 use crate::env::Disk;
+use crate::filter::Filter;
 use crate::message::{RECORD_MIN, Record};
 use crate::model::{LogIndex, PhysicalOffset, QueueId, QueueOffset, Topic};
 use crate::store;
@@ -47,7 +48,7 @@ fn entry_of(node: &Node, number: u64) -> (LogIndex, PhysicalOffset) {
 
 /// Reads a message as a consumer does: what it gets is right, or an error.
 fn read(node: &Node, number: u64) -> Result<(), store::Error> {
-    let read = node.store().read(&Topic::new("T"), QueueId(0), QueueOffset(number), READ, &|_| true)?;
+    let read = node.store().read(&Topic::new("T"), QueueId(0), QueueOffset(number), READ, &Filter::All)?;
     assert_ne!(read.records.len(), 0);
     for (bytes, number) in read.records.iter().zip(number..) {
         let record = Record::decode(bytes).unwrap();

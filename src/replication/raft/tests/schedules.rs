@@ -12,6 +12,7 @@ use std::time::Duration;
 use futures_util::{FutureExt, StreamExt, stream};
 
 use super::cluster::{Cluster, Content, LIMIT, READ, Shape, Stored, draft, eventually, within};
+use crate::filter::Filter;
 use crate::message::Record;
 use crate::metadata::MetadataCommand;
 use crate::model::{Group, Perm, QueueId, QueueOffset, Topic, TopicConfig};
@@ -447,7 +448,7 @@ fn read(node: &super::cluster::Node, topic: &str, queue: u32, share: u64) -> Vec
     let (min, max) = (known.min_offset().0, known.max_offset().0);
     let from = QueueOffset(min + max.saturating_sub(min) * share / 4);
     // The topic may just be deleted.
-    let Ok(read) = node.store().read(&topic, queue, from, READ, &|_| true) else { return Vec::new() };
+    let Ok(read) = node.store().read(&topic, queue, from, READ, &Filter::All) else { return Vec::new() };
     read.records
         .iter()
         .map(|bytes| {

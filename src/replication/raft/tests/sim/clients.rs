@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::super::cluster::{LIMIT, Node, READ, Stored, draft};
 use super::ledger::Ledger;
 use super::world::World;
+use crate::filter::Filter;
 use crate::message::Record;
 use crate::metadata::MetadataCommand;
 use crate::model::{Group, Perm, QueueId, QueueOffset, Topic, TopicConfig};
@@ -251,7 +252,7 @@ fn shown(node: &Node, topic: &str, queue: u32, share: u64) -> Vec<(u64, Stored)>
     let (min, max) = (known.min_offset().0, known.max_offset().0);
     let from = QueueOffset(min + max.saturating_sub(min) * share / 3);
     // The topic may just be deleted.
-    let Ok(read) = node.store().read(&topic, queue, from, READ, &|_| true) else { return Vec::new() };
+    let Ok(read) = node.store().read(&topic, queue, from, READ, &Filter::All) else { return Vec::new() };
     let records = read.records.iter().map(|bytes| Record::decode(bytes).expect("a message is whole"));
     records.map(|record| (record.physical_offset.0, Stored::of(&record))).collect()
 }
