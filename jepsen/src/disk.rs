@@ -140,6 +140,13 @@ pub(crate) enum Damage {
     DeleteIndex,
 }
 
+/// What was done to the files of a store.
+pub(crate) struct Damaged {
+    pub(crate) text: String,
+    /// Where the segment begins that was damaged; `None` if only derived files were.
+    pub(crate) segment: Option<u64>,
+}
+
 /// Damages a store, of which `committed` bytes of the log are used. Returns what was done, or `None` if there is
 /// nothing that can be damaged so.
 pub(crate) fn damage(
@@ -147,7 +154,7 @@ pub(crate) fn damage(
     what: Damage,
     committed: u64,
     random: &mut fastrand::Rng,
-) -> Result<Option<String>> {
+) -> Result<Option<Damaged>> {
     if what == Damage::DeleteIndex {
         for folder in ["consumequeue", "index"] {
             let path = store.join(folder);
@@ -155,7 +162,8 @@ pub(crate) fn damage(
                 fs::remove_dir_all(&path)?;
             }
         }
-        return Ok(Some("consumequeue and index are deleted".into()));
+        let text = "consumequeue and index are deleted".into();
+        return Ok(Some(Damaged { text, segment: None }));
     }
     let mut segments: Vec<(u64, PathBuf)> = Vec::new();
     for entry in fs::read_dir(store.join("commitlog"))? {
@@ -176,7 +184,7 @@ pub(crate) fn damage(
         return Ok(None);
     }
     let name = path.display();
-    let done = match what {
+    let text = match what {
         Damage::FlipBit => {
             let at = random.u64(..used);
             let mut byte = [0];
@@ -203,7 +211,7 @@ pub(crate) fn damage(
         Damage::DeleteIndex => bail!("handled above"),
     };
     file.sync_all()?;
-    Ok(Some(done))
+    Ok(Some(Damaged { text, segment: Some(*base) }))
 }
 
 /// Says whether disks can be made here, and if not, why.

@@ -15,13 +15,26 @@ pub(crate) fn first_difference(one: &Path, two: &Path, end: u64) -> io::Result<O
     let others: BTreeMap<u64, PathBuf> = segments(two)?.into_iter().collect();
     for (base, path) in segments(one)? {
         let Some(other) = others.get(&base).filter(|_| base < end) else { continue };
-        let (a, b) = (fs::read(path)?, fs::read(other)?);
-        let len = usize::try_from(end - base).unwrap_or(usize::MAX).min(a.len()).min(b.len());
-        if let Some(at) = a[..len].iter().zip(&b[..len]).position(|(a, b)| a != b) {
-            return Ok(Some(base + at as u64));
+        if let Some(at) = difference(&path, other, base, end)? {
+            return Ok(Some(at));
         }
     }
     Ok(None)
+}
+
+/// Likewise of one segment. One that is not retained everywhere does not differ.
+pub(crate) fn segment_difference(one: &Path, two: &Path, base: u64, end: u64) -> io::Result<Option<u64>> {
+    let path = |store: &Path| store.join("commitlog").join(format!("{base:020}"));
+    match difference(&path(one), &path(two), base, end) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => found,
+    }
+}
+
+fn difference(one: &Path, two: &Path, base: u64, end: u64) -> io::Result<Option<u64>> {
+    let (a, b) = (fs::read(one)?, fs::read(two)?);
+    let len = usize::try_from(end - base).unwrap_or(usize::MAX).min(a.len()).min(b.len());
+    Ok(a[..len].iter().zip(&b[..len]).position(|(a, b)| a != b).map(|at| base + at as u64))
 }
 
 fn segments(store: &Path) -> io::Result<Vec<(u64, PathBuf)>> {

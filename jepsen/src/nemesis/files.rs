@@ -11,8 +11,10 @@ use crate::cluster::poll;
 use crate::disk::{self, Damage, Volume};
 use crate::plan::Kind;
 
-/// How long a replica may take to put right what was damaged.
+/// How long a replica may take to put right what was damaged, besides the time to look through its log.
 const REPAIR_LIMIT: Duration = Duration::from_secs(60);
+/// Bytes a second that a replica looks through at least; 16 MiB where nothing else goes on.
+const SCRUB_RATE: u64 = 4 << 20;
 
 impl Nemesis {
     fn volumes(&self, nodes: &[usize]) -> Result<Vec<&Volume>> {
@@ -115,9 +117,12 @@ impl Nemesis {
         };
         let done = disk::damage(&store, what, log_end, random);
         self.start(node).await;
-        active.text += &format!(": {}", done?.context("there is nothing yet that could be damaged")?);
+        let done = done?.context("there is nothing yet that could be damaged")?;
+        active.text += &format!(": {}", done.text);
         self.is_well(node).await?;
-        self.is_repaired(node, log_end).await;
+        if let Some(segment) = done.segment {
+            self.is_repaired(node, segment, log_end).await;
+        }
         Ok(())
     }
 
@@ -134,16 +139,17 @@ impl Nemesis {
         Ok(())
     }
 
-    /// Waits until a replica's log has the bytes again that another one's has.
-    async fn is_repaired(&self, node: usize, log_end: u64) {
+    /// Waits until a segment has the bytes again that another replica's has.
+    async fn is_repaired(&self, node: usize, segment: u64, log_end: u64) {
         let other = (node + 1) % self.cluster.options.nodes;
         let (one, two) = (self.cluster.store(node), self.cluster.store(other));
-        let repaired = poll("equal logs", REPAIR_LIMIT, async || {
+        let limit = REPAIR_LIMIT + Duration::from_secs(log_end / SCRUB_RATE);
+        let repaired = poll("equal logs", limit, async || {
             let status = self.cluster.status(node).await?;
             let (here, there) = (status.applied_index, self.cluster.status(other).await?.applied_index);
             let (one, two) = (one.clone(), two.clone());
             let same = tokio::task::spawn_blocking(move || {
-                crate::checker::identity::first_difference(&one, &two, log_end)
+                crate::checker::identity::segment_difference(&one, &two, segment, log_end)
             });
             let same = matches!(same.await, Ok(Ok(None)));
             (here > 0 && there > 0 && same).then_some(())
