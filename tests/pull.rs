@@ -186,6 +186,111 @@ async fn tags_select_by_the_header_or_by_the_heartbeat() {
     cluster.stop().await;
 }
 
+fn with_filters(config: &mut BrokerConfig) {
+    config.enable_property_filter = true;
+}
+
+/// Messages `0` to `9` whose property `n` is their number; the even ones have a colour.
+async fn send_numbered(peer: &Peer) {
+    for number in ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"] {
+        let properties = [("n", number), ("colour", "red")];
+        let count = if number.parse::<u32>().unwrap().is_multiple_of(2) { 2 } else { 1 };
+        let outgoing =
+            Outgoing { body: number.as_bytes(), properties: &properties[..count], ..Outgoing::default() };
+        peer.send(&outgoing).await;
+    }
+}
+
+#[tokio::test]
+async fn sql92_selects_by_the_header_or_by_the_heartbeat() {
+    let cluster = TestCluster::start_with(with_filters, Disk::real()).await;
+    let peer = cluster.peer();
+    send_numbered(&peer).await;
+    let mut socket = cluster.socket().await;
+    let sql = Some("SQL92");
+    for (version, (expression, expected)) in (1..).zip([
+        ("n > 6", &["7", "8", "9"][..]),
+        ("colour = 'red' AND n BETWEEN 2 AND 5", &["2", "4"]),
+        ("colour IS NULL", &["1", "3", "5", "7", "9"]),
+        ("n IN ('0', '9') OR TAGS IS NOT NULL", &["0", "9"]),
+    ]) {
+        let subscriptions = [("T", expression, version)];
+        let consumer =
+            Consumer { subscriptions: &subscriptions, expression_type: "SQL92", ..Consumer::default() };
+        assert_eq!(socket.ask(1, consumer.heartbeat()).await.0.code, 0);
+        let header = Pull { subscription: Some(expression), expression_type: sql, ..Pull::default() };
+        let heartbeat = Pull { sys_flag: 0, sub_version: version, subscription: None, ..Pull::default() };
+        for pull in [header, heartbeat] {
+            let answer = peer.pull(&pull).await;
+            assert_eq!(texts(&records(&answer)), expected, "{pull:?}");
+            assert_eq!(next_begin(&answer), 10);
+        }
+    }
+    // None of them: the next pull begins behind them.
+    let none = Pull { subscription: Some("n > 100"), expression_type: sql, ..Pull::default() };
+    let answer = peer.pull(&none).await;
+    assert_eq!((answer.code, next_begin(&answer)), (20, 10));
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_filter_that_cannot_be_served_is_refused_with_what_is_wrong() {
+    let cluster = TestCluster::start_with(with_filters, Disk::real()).await;
+    let peer = cluster.peer();
+    send_numbered(&peer).await;
+    let wrong = "n >> 1";
+    let by_header = Pull { subscription: Some(wrong), expression_type: Some("SQL92"), ..Pull::default() };
+    let unknown = Pull { subscription: Some("x"), expression_type: Some("REGEX"), ..Pull::default() };
+    let classes = Pull { sys_flag: SUBSCRIPTION | 0x8, ..Pull::default() };
+    let mut socket = cluster.socket().await;
+    let subscriptions = [("T", wrong, 1)];
+    let consumer =
+        Consumer { subscriptions: &subscriptions, expression_type: "SQL92", ..Consumer::default() };
+    assert_eq!(socket.ask(1, consumer.heartbeat()).await.0.code, 0);
+    let by_heartbeat = Pull { sys_flag: 0, sub_version: 1, ..Pull::default() };
+    for (pull, code, reason) in [
+        (by_header, 23, "at character 4: a value or a property was expected, not >"),
+        (unknown, 23, "filters of type REGEX are not known; use TAG or SQL92"),
+        (classes, 3, "a class filter is not supported"),
+        (by_heartbeat, 27, "at character 4"),
+    ] {
+        let answer = peer.pull(&pull).await;
+        assert_eq!(answer.code, code, "{pull:?} {:?}", answer.remark);
+        assert!(answer.remark.as_ref().is_some_and(|remark| remark.contains(reason)), "{:?}", answer.remark);
+    }
+    // CHECK_CLIENT_CONFIG, which a consumer asks before it starts.
+    for (kind, expression, code) in [("SQL92", "n > 1", 0), ("SQL92", wrong, 23), ("TAG", "A || B", 0)] {
+        let body = format!(
+            r#"{{"clientId":"c","group":"G","subscriptionData":{{"topic":"T","subString":"{expression}","expressionType":"{kind}","subVersion":1}}}}"#
+        );
+        let request = Command::request(RequestCode::CheckClientConfig).with_body(body.into_bytes());
+        assert_eq!(peer.call(request).await.code, code, "{kind} {expression}");
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_held_pull_sleeps_through_messages_that_its_expression_does_not_want() {
+    let cluster = TestCluster::start_with(with_filters, Disk::real()).await;
+    let peer = cluster.peer();
+    peer.send_texts("T", &["old"]).await;
+    let mut socket = cluster.socket().await;
+    let wanted = Pull { subscription: Some("n = 2"), expression_type: Some("SQL92"), ..held(1, LONG_MS) };
+    socket.send(1, wanted.request()).await;
+    assert_eq!(socket.barrier().await, [], "held");
+    let numbered = |number: &'static str| {
+        let properties = [("n", number)];
+        Outgoing { properties: &properties, body: number.as_bytes(), ..Outgoing::default() }.v2()
+    };
+    peer.ok(numbered("1")).await;
+    assert_eq!(socket.barrier().await, [], "still held");
+    peer.ok(numbered("2")).await;
+    let answer = socket.receive().await.unwrap();
+    assert_eq!((answer.opaque, answer.code), (1, 0));
+    assert_eq!(texts(&records(&answer)), ["2"]);
+    cluster.stop().await;
+}
+
 #[tokio::test]
 async fn an_answer_is_bounded_by_count_and_by_bytes() {
     let cluster = TestCluster::start().await;

@@ -5,8 +5,8 @@
 //! compared with a number has to be one of the number's kind, or nothing matches; an expression that comes to null or
 //! cannot be worked out matches nothing.
 //!
-//! Unlike there, something behind the end of an expression is an error (Java leaves it out), as are expressions longer
-//! than [`LENGTH_MAX`] or nested deeper than [`DEPTH_MAX`], and a `--` begins a comment even if no line follows it.
+//! Unlike there, something behind the end of an expression is an error (Java leaves it out), but for a remark behind `--`,
+//! as are expressions longer than [`LENGTH_MAX`] or nested deeper than [`DEPTH_MAX`].
 
 mod parse;
 mod token;
@@ -195,6 +195,9 @@ mod tests {
             ("NOT t", true),
             ("t", false),
             ("a = -(-1)", true),
+            ("a = --1", true),
+            ("a = 1 -- it's one", true),
+            ("a = -- one\n1", true),
         ] {
             assert_eq!(matches(expression, &set), expected, "{expression}");
         }

@@ -85,6 +85,7 @@ public class AskJava {
         StringBuilder out = new StringBuilder();
         for (int i = 0; i < 3000; i++) {
             String text = expression();
+            if (text.isEmpty()) continue;
             boolean[] rest = {false};
             BooleanExpression made;
             try { made = parse(text, rest); } catch (Throwable wrong) { out.append(escaped(text)).append("\trefused\n"); continue; }

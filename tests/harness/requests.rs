@@ -167,6 +167,7 @@ pub(crate) struct Consumer<'a> {
     pub(crate) model: MessageModel,
     /// Topic, expression and version of each subscription.
     pub(crate) subscriptions: &'a [(&'a str, &'a str, i64)],
+    pub(crate) expression_type: &'a str,
 }
 
 impl Default for Consumer<'_> {
@@ -176,6 +177,7 @@ impl Default for Consumer<'_> {
             group: "G",
             model: MessageModel::Clustering,
             subscriptions: &[("T", "*", 1)],
+            expression_type: "TAG",
         }
     }
 }
@@ -189,7 +191,7 @@ impl Consumer<'_> {
             .map(|(topic, expression, version)| SubscriptionData {
                 class_filter_mode: false,
                 code_set: Default::default(),
-                expression_type: Some("TAG".into()),
+                expression_type: Some(self.expression_type.into()),
                 sub_string: Some((*expression).into()),
                 sub_version: *version,
                 tags_set: Default::default(),

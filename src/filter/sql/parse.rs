@@ -110,10 +110,12 @@ struct Parser<'a> {
 }
 
 pub(super) fn parse(text: &str) -> Result<Sql, SqlError> {
-    let mut parser = Parser { text, tokens: tokens(text)?, at: 0, depth: 0, names: HashMap::new() };
+    let mut parser = Parser { text, tokens: tokens(text), at: 0, depth: 0, names: HashMap::new() };
     let root = parser.or()?;
     let root = parser.condition(0, root)?.node;
-    if *parser.next() != Token::End {
+    // A remark to whose end no line end stands is no comment in Java, which does not look at what follows.
+    let is_remark = text[parser.byte()..].starts_with("--");
+    if *parser.next() != Token::End && !is_remark {
         return Err(parser.expected("AND, OR or the end"));
     }
     let mut names: Vec<_> = parser.names.into_iter().map(|(name, number)| (name.into(), number)).collect();
@@ -403,6 +405,9 @@ impl<'a> Parser<'a> {
     }
 
     fn expected(&self, what: &str) -> SqlError {
+        if let Token::Wrong(error) = self.next() {
+            return error.clone();
+        }
         let from = self.byte();
         let to = self.tokens.get(self.at + 1).map_or(self.text.len(), |(next, _)| *next);
         let found = self.text[from..to].trim();

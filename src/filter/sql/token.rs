@@ -12,6 +12,8 @@ pub(super) enum Token<'a> {
     Text(String),
     /// `=`, `<>`, `>`, `>=`, `<`, `<=`, `+`, `-`, `(`, `)` or `,`.
     Sign(&'static str),
+    /// What no token begins with. It matters only if somebody reads so far.
+    Wrong(SqlError),
     End,
 }
 
@@ -53,17 +55,30 @@ const SIGNS: [&str; 11] = ["<>", ">=", "<=", "=", ">", "<", "+", "-", "(", ")", 
 /// Where a token is, in bytes, and what.
 pub(super) type Placed<'a> = (usize, Token<'a>);
 
-/// Splits an expression; the last token is [`Token::End`].
-pub(super) fn tokens(text: &str) -> Result<Vec<Placed<'_>>, SqlError> {
+/// Splits an expression up to the first thing that is wrong; the last token is [`Token::End`].
+pub(super) fn tokens(text: &str) -> Vec<Placed<'_>> {
     let mut tokens = Vec::new();
     let mut at = 0;
-    while let Some(begin) = skip_blank(text, at)? {
-        let (token, len) = token(text, begin)?;
+    loop {
+        let (begin, token) = match skip_blank(text, at) {
+            Ok(begin) if begin == text.len() => break,
+            Ok(begin) => match token(text, begin) {
+                Ok((token, len)) => {
+                    at = begin + len;
+                    (begin, token)
+                }
+                Err(error) => (begin, Token::Wrong(error)),
+            },
+            Err(error) => (at, Token::Wrong(error)),
+        };
+        let is_wrong = matches!(token, Token::Wrong(_));
         tokens.push((begin, token));
-        at = begin + len;
+        if is_wrong {
+            break;
+        }
     }
     tokens.push((text.len(), Token::End));
-    Ok(tokens)
+    tokens
 }
 
 /// Returns the error for what is at a byte of the expression.
@@ -71,21 +86,21 @@ pub(super) fn wrong(text: &str, byte: usize, reason: impl Into<String>) -> SqlEr
     SqlError::At { at: text[..byte].chars().count() + 1, reason: reason.into() }
 }
 
-/// Returns where something begins that is no blank and no comment.
-fn skip_blank(text: &str, mut at: usize) -> Result<Option<usize>, SqlError> {
+/// Returns where something begins that is no blank and no comment. Two dashes begin one only if a line follows.
+fn skip_blank(text: &str, mut at: usize) -> Result<usize, SqlError> {
     loop {
         let rest = &text[at..];
-        if rest.is_empty() {
-            return Ok(None);
-        } else if rest.starts_with([' ', '\t', '\n', '\r', '\u{c}']) {
+        if rest.starts_with([' ', '\t', '\n', '\r', '\u{c}']) {
             at += 1;
-        } else if rest.starts_with("--") {
-            at += rest.find(['\n', '\r']).unwrap_or(rest.len());
+        } else if rest.starts_with("--")
+            && let Some(len) = rest.find(['\n', '\r'])
+        {
+            at += len;
         } else if let Some(comment) = rest.strip_prefix("/*") {
             let end = comment.find("*/").ok_or_else(|| wrong(text, at, "the comment has no end"))?;
             at += end + 4;
         } else {
-            return Ok(Some(at));
+            return Ok(at);
         }
     }
 }
