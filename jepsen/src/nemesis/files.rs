@@ -103,8 +103,16 @@ impl Nemesis {
                 self.wrong(format!("n{node} lost its disk: {error:#}"));
             }
             let rejoin = Command::request(RequestCode::RaftRejoin).with_field("peerId", node.to_string());
-            if let Err(error) = self.cluster.operate(rejoin, HEALTH_LIMIT).await {
-                self.wrong(format!("n{node} does not rejoin: {error:#}"));
+            // Another fault may keep the leader from it.
+            let mut last = None;
+            let rejoined = poll("the group takes it back", HEALTH_LIMIT, async || {
+                last = self.cluster.operate(rejoin.clone(), HEALTH_LIMIT).await.err();
+                // An answer that was lost.
+                let is_back = |error: &anyhow::Error| error.to_string().contains("did not lose its disk");
+                last.as_ref().is_none_or(is_back).then_some(())
+            });
+            if rejoined.await.is_err() {
+                self.wrong(format!("n{node} does not rejoin: {last:?}"));
             }
             return self.is_well(node).await;
         }
