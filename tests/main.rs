@@ -21,6 +21,7 @@ mod raft;
 mod raft_admin;
 mod raft_roles;
 mod recovery;
+mod replies;
 mod send;
 mod up;
 mod wire;

@@ -51,6 +51,8 @@ pub(crate) struct Clients {
 #[derive(Debug, Default)]
 struct Table {
     producers: HashMap<Group, HashMap<u64, Client>>,
+    /// Producers by their id, for replies.
+    producers_by_id: HashMap<String, Client>,
     /// Shared, so that a pull can look at it without holding the lock.
     consumers: HashMap<Group, Arc<ConsumerGroup>>,
 }
@@ -62,7 +64,9 @@ impl Clients {
 
     /// Notes a producer. Returns its entry's time.
     pub(crate) fn register_producer(&self, group: &Group, client: Client) {
-        self.lock().producers.entry(group.clone()).or_default().insert(client.connection.id(), client);
+        let mut table = self.lock();
+        table.producers_by_id.insert(client.client_id.clone(), client.clone());
+        table.producers.entry(group.clone()).or_default().insert(client.connection.id(), client);
     }
 
     /// Notes a member of a consumer group and what the group wants.
@@ -151,6 +155,11 @@ impl Clients {
         table.consumers.iter().map(|(name, group)| (name.clone(), Arc::clone(group))).collect()
     }
 
+    /// Returns a producer by its id, whatever its group.
+    pub(crate) fn producer(&self, client_id: &str) -> Option<Client> {
+        self.lock().producers_by_id.get(client_id).cloned()
+    }
+
     /// Returns the clients of a producer group.
     pub(crate) fn producers(&self, group: &Group) -> Vec<Client> {
         self.lock()
@@ -191,6 +200,7 @@ impl Clients {
             clients.retain(|_, client| !gone(client));
         }
         table.producers.retain(|_, clients| !clients.is_empty());
+        table.producers_by_id.retain(|_, client| !gone(client));
         let leaving: Vec<_> = table
             .consumers
             .iter()
@@ -213,11 +223,20 @@ pub(crate) fn filter_of(subscription: &SubscriptionData) -> Result<Filter, filte
 }
 
 fn remove_producer(table: &mut Table, group: &Group, connection_id: u64) {
-    if let Some(clients) = table.producers.get_mut(group) {
-        clients.remove(&connection_id);
-        if clients.is_empty() {
-            table.producers.remove(group);
-        }
+    let Some(clients) = table.producers.get_mut(group) else { return };
+    let removed = clients.remove(&connection_id);
+    if clients.is_empty() {
+        table.producers.remove(group);
+    }
+    // It may be in other groups.
+    if !table.producers.values().any(|clients| clients.contains_key(&connection_id))
+        && let Some(client) = removed
+        && table
+            .producers_by_id
+            .get(&client.client_id)
+            .is_some_and(|known| known.connection == client.connection)
+    {
+        table.producers_by_id.remove(&client.client_id);
     }
 }
 

@@ -12,7 +12,7 @@ use super::reset::{self, Resetting};
 use super::response::Error;
 use super::{
     Broker, call_client, cleaning, commits, connections, forward, group_admin, groups, ha, heartbeat, locks,
-    offsets, pull, query, runtime, send, send_back, settings, stats, topics,
+    offsets, pull, query, request_reply, runtime, send, send_back, settings, stats, topics,
 };
 use crate::message::key;
 use crate::remoting::{Answer, Command, Connection, RequestCode};
@@ -37,6 +37,7 @@ fn who(code: RequestCode) -> Who {
     match code {
         // What is to be committed.
         Code::SendMessage | Code::SendMessageV2 | Code::SendBatchMessage
+        | Code::SendReplyMessage | Code::SendReplyMessageV2
         | Code::ConsumerSendMsgBack => Who::Leader(Effect::Store),
         Code::UpdateAndCreateTopic | Code::UpdateAndCreateTopicList | Code::DeleteTopicInBroker
         | Code::UpdateAndCreateSubscriptiongroup | Code::UpdateAndCreateSubscriptiongroupList
@@ -191,8 +192,14 @@ fn refused(broker: &Broker, code: RequestCode, error: Error) -> Command {
 
 /// Adds what clients read of every answer to a send.
 fn with_send_fields(broker: &Broker, code: RequestCode, answer: Command) -> Command {
-    let is_send =
-        matches!(code, RequestCode::SendMessage | RequestCode::SendMessageV2 | RequestCode::SendBatchMessage);
+    let is_send = matches!(
+        code,
+        RequestCode::SendMessage
+            | RequestCode::SendMessageV2
+            | RequestCode::SendBatchMessage
+            | RequestCode::SendReplyMessage
+            | RequestCode::SendReplyMessageV2
+    );
     if !is_send {
         return answer;
     }
@@ -217,6 +224,9 @@ async fn handle(
     match code {
         RequestCode::SendMessage | RequestCode::SendMessageV2 | RequestCode::SendBatchMessage => {
             send::handle(context, locks, stats, connection, request).await
+        }
+        RequestCode::SendReplyMessage | RequestCode::SendReplyMessageV2 => {
+            request_reply::handle(context, clients, connection, request).await
         }
         RequestCode::PullMessage | RequestCode::LitePullMessage => pull::handle(pulls, request).await,
         RequestCode::ConsumerSendMsgBack => {

@@ -29,6 +29,7 @@ mod pull;
 mod query;
 mod register;
 mod reply;
+mod request_reply;
 mod reset;
 mod resets;
 mod response;

@@ -35,12 +35,7 @@ pub(crate) async fn handle(
 ) -> Result<Reply, Error> {
     let header = SendMessageHeader::of(request)?;
     let config = context.config();
-    if context.clock.now_ms() < config.start_accept_send_request_time_stamp {
-        return Err(Error::System(format!(
-            "broker unable to service, until {} (startAcceptSendRequestTimeStamp)",
-            config.start_accept_send_request_time_stamp
-        )));
-    }
+    check_started(context)?;
     let topic = resolve_topic(context, &header).await?;
     let mut target =
         Target { queue_id: choose_queue(context, &header, &topic)?, topic: topic.topic_name.clone() };
@@ -114,7 +109,21 @@ pub(super) struct Target {
     pub(super) queue_id: QueueId,
 }
 
-async fn resolve_topic(context: &Context, header: &SendMessageHeader) -> Result<Arc<TopicConfig>, Error> {
+/// Refuses before the time from which sends are taken.
+pub(super) fn check_started(context: &Context) -> Result<(), Error> {
+    let from = context.config().start_accept_send_request_time_stamp;
+    if context.clock.now_ms() < from {
+        return Err(Error::System(format!(
+            "broker unable to service, until {from} (startAcceptSendRequestTimeStamp)"
+        )));
+    }
+    Ok(())
+}
+
+pub(super) async fn resolve_topic(
+    context: &Context,
+    header: &SendMessageHeader,
+) -> Result<Arc<TopicConfig>, Error> {
     let topic = &header.topic;
     let known = context.metadata.topics().get(topic);
     let broker_writable = context.config().broker_permission & Perm::WRITE.0.unsigned_abs() != 0;
@@ -139,7 +148,7 @@ async fn resolve_topic(context: &Context, header: &SendMessageHeader) -> Result<
     }
 }
 
-fn choose_queue(
+pub(super) fn choose_queue(
     context: &Context,
     header: &SendMessageHeader,
     topic: &TopicConfig,
@@ -178,14 +187,14 @@ async fn redirect_to_dlq(
 }
 
 /// Makes drafts from a send request.
-struct Sender<'a> {
-    context: &'a Context,
-    header: &'a SendMessageHeader,
-    born_host: SocketAddr,
+pub(super) struct Sender<'a> {
+    pub(super) context: &'a Context,
+    pub(super) header: &'a SendMessageHeader,
+    pub(super) born_host: SocketAddr,
 }
 
 impl Sender<'_> {
-    fn single_draft(
+    pub(super) fn single_draft(
         &self,
         target: &Target,
         body: &[u8],
@@ -317,7 +326,7 @@ impl Answering {
 }
 
 /// Returns the offset message ids of all records, separated by commas.
-fn message_ids(host: SocketAddr, appended: &Appended) -> String {
+pub(super) fn message_ids(host: SocketAddr, appended: &Appended) -> String {
     let mut ids = String::with_capacity(33 * appended.starts.len());
     for start in &appended.starts {
         if !ids.is_empty() {

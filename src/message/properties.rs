@@ -46,6 +46,10 @@ pub mod key {
     pub const TRACE_ON: &str = "TRACE_ON";
     /// Sub-queues that a message goes to.
     pub const INNER_MULTI_DISPATCH: &str = "INNER_MULTI_DISPATCH";
+    /// Client id of who asked and waits for a reply.
+    pub const REPLY_TO_CLIENT: &str = "REPLY_TO_CLIENT";
+    /// When the broker handed a reply on, in milliseconds since 1970.
+    pub const PUSH_REPLY_TIME: &str = "PUSH_REPLY_TIME";
     /// Redeliveries allowed, carried as a property.
     pub const MAX_RECONSUME_TIMES: &str = "MAX_RECONSUME_TIMES";
 }
