@@ -75,28 +75,8 @@ impl Sql {
 fn truth(node: &Node, properties: &[Value<'_>]) -> Result<Option<bool>, Mismatch> {
     let value = |node| value(node, properties);
     Ok(match node {
-        Node::And(parts) => {
-            let mut all = Some(true);
-            for part in parts {
-                match truth(part, properties)? {
-                    Some(false) => return Ok(Some(false)),
-                    None => all = None,
-                    Some(true) => {}
-                }
-            }
-            all
-        }
-        Node::Or(parts) => {
-            let mut any = Some(false);
-            for part in parts {
-                match truth(part, properties)? {
-                    Some(true) => return Ok(Some(true)),
-                    None => any = None,
-                    Some(false) => {}
-                }
-            }
-            any
-        }
+        Node::And(parts) => joined(parts, properties, false)?,
+        Node::Or(parts) => joined(parts, properties, true)?,
         Node::Not(part) => truth(part, properties)?.map(|is| !is),
         Node::Equal(left, right) => match (value(left)?, value(right)?) {
             (Value::Null, Value::Null) => Some(true),
@@ -146,6 +126,19 @@ fn truth(node: &Node, properties: &[Value<'_>]) -> Result<Option<bool>, Mismatch
         },
         Node::Negative(_) => None,
     })
+}
+
+/// Works out conditions up to the first that decides about all of them: one that is `decisive`.
+fn joined(parts: &[Node], properties: &[Value<'_>], decisive: bool) -> Result<Option<bool>, Mismatch> {
+    let mut joined = Some(!decisive);
+    for part in parts {
+        match truth(part, properties)? {
+            Some(is) if is == decisive => return Ok(Some(decisive)),
+            Some(_) => {}
+            None => joined = None,
+        }
+    }
+    Ok(joined)
 }
 
 fn value<'a>(node: &'a Node, properties: &[Value<'a>]) -> Result<Value<'a>, Mismatch> {

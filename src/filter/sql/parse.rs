@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use super::token::{Placed, Token, Word, tokens, wrong};
-use super::value::Value;
+use super::value::Constant;
 use super::{DEPTH_MAX, Sql, SqlError};
 
 /// A condition or a value.
@@ -28,33 +28,6 @@ pub(super) enum Node {
     Property(usize),
     Constant(Constant),
     Negative(Box<Node>),
-}
-
-#[derive(Debug, Clone)]
-pub(super) enum Constant {
-    Null,
-    Bool(bool),
-    Int(i32),
-    Long(i64),
-    Double(f64),
-    Text(Box<str>),
-}
-
-impl Constant {
-    pub(super) fn value(&self) -> Value<'_> {
-        match self {
-            Self::Null => Value::Null,
-            Self::Bool(is) => Value::Bool(*is),
-            Self::Int(value) => Value::Int(*value),
-            Self::Long(value) => Value::Long(*value),
-            Self::Double(value) => Value::Double(*value),
-            Self::Text(text) => Value::Text(text),
-        }
-    }
-
-    fn is_number(&self) -> bool {
-        matches!(self, Self::Int(_) | Self::Long(_) | Self::Double(_))
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -334,10 +307,7 @@ impl<'a> Parser<'a> {
                 let count = self.names.len();
                 Node::Property(*self.names.entry(name).or_insert(count))
             }
-            Token::Int(value) => Node::Constant(Constant::Int(*value)),
-            Token::Long(value) => Node::Constant(Constant::Long(*value)),
-            Token::Double(value) => Node::Constant(Constant::Double(*value)),
-            Token::Text(text) => Node::Constant(Constant::Text(text.as_str().into())),
+            Token::Constant(constant) => Node::Constant(constant.clone()),
             Token::Word(Word::True) => Node::Constant(Constant::Bool(true)),
             Token::Word(Word::False) => Node::Constant(Constant::Bool(false)),
             Token::Word(Word::Null) => Node::Constant(Constant::Null),
@@ -350,9 +320,9 @@ impl<'a> Parser<'a> {
 
     fn text(&mut self) -> Result<Box<str>, SqlError> {
         match &self.tokens[self.at].1 {
-            Token::Text(text) => {
+            Token::Constant(Constant::Text(text)) => {
                 self.at += 1;
-                Ok(text.as_str().into())
+                Ok(text.clone())
             }
             _ => Err(self.expected("a text in ''")),
         }

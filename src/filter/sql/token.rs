@@ -1,15 +1,14 @@
 //! From characters to words, numbers, texts and signs.
 
 use super::SqlError;
+use super::value::Constant;
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Token<'a> {
     Word(Word),
     Name(&'a str),
-    Int(i32),
-    Long(i64),
-    Double(f64),
-    Text(String),
+    /// A number or a text.
+    Constant(Constant),
     /// `=`, `<>`, `>`, `>=`, `<`, `<=`, `+`, `-`, `(`, `)` or `,`.
     Sign(&'static str),
     /// What no token begins with. It matters only if somebody reads so far.
@@ -144,7 +143,7 @@ fn quoted(rest: &str) -> Option<(Token<'_>, usize)> {
         value.push_str(&rest[at..quote]);
         at = quote + 1;
         if !rest[at..].starts_with('\'') {
-            return Some((Token::Text(value), at));
+            return Some((Token::Constant(Constant::Text(value.into())), at));
         }
         value.push('\'');
         at += 1;
@@ -172,7 +171,7 @@ fn number(text: &str, at: usize) -> Result<(Token<'_>, usize), SqlError> {
         // Source: RocketMQ `ConstantExpression.createFloat`, which refuses 0 as it takes the least positive number for
         // the least of all.
         return if value.is_finite() && value > 0.0 {
-            Ok((Token::Double(value), len))
+            Ok((Token::Constant(Constant::Double(value)), len))
         } else {
             Err(out_of_range())
         };
@@ -182,6 +181,6 @@ fn number(text: &str, at: usize) -> Result<(Token<'_>, usize), SqlError> {
     }
     let value: i64 = rest[..whole].parse().map_err(|_| out_of_range())?;
     let long = usize::from(&rest[..whole] != "0" && rest[whole..].starts_with(['l', 'L']));
-    let token = i32::try_from(value).map_or(Token::Long(value), Token::Int);
-    Ok((token, whole + long))
+    let constant = i32::try_from(value).map_or(Constant::Long(value), Constant::Int);
+    Ok((Token::Constant(constant), whole + long))
 }

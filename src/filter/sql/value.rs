@@ -14,6 +14,34 @@ pub(super) enum Value<'a> {
     Text(&'a str),
 }
 
+/// A value that stands in an expression.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Constant {
+    Null,
+    Bool(bool),
+    Int(i32),
+    Long(i64),
+    Double(f64),
+    Text(Box<str>),
+}
+
+impl Constant {
+    pub(super) fn value(&self) -> Value<'_> {
+        match self {
+            Self::Null => Value::Null,
+            Self::Bool(is) => Value::Bool(*is),
+            Self::Int(value) => Value::Int(*value),
+            Self::Long(value) => Value::Long(*value),
+            Self::Double(value) => Value::Double(*value),
+            Self::Text(text) => Value::Text(text),
+        }
+    }
+
+    pub(super) fn is_number(&self) -> bool {
+        matches!(self, Self::Int(_) | Self::Long(_) | Self::Double(_))
+    }
+}
+
 impl Value<'_> {
     /// Compares two values that are not null. `None` if their types have nothing to do with each other.
     pub(super) fn compare(self, other: Self) -> Result<Option<Ordering>, Mismatch> {
