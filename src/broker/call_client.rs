@@ -20,8 +20,8 @@ use crate::remoting::header::{
 };
 use crate::remoting::{CallError, Command, RequestCode, ResponseCode, version};
 
-/// How long a client may take to answer what is passed on to it.
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take to answer what is passed on to it. Source: RocketMQ `Broker2Client.callClient`.
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long each client may take to tell its offsets.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 

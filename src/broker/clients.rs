@@ -27,11 +27,17 @@ pub(crate) struct ConsumerGroup {
     pub(crate) consume_type: ConsumeType,
     pub(crate) message_model: MessageModel,
     pub(crate) consume_from_where: ConsumeFromWhere,
-    pub(crate) subscriptions: BTreeMap<Topic, SubscriptionData>,
-    /// What each subscription selects, or what is wrong with it.
-    pub(crate) filters: HashMap<Topic, Result<Filter, filter::Error>>,
+    pub(crate) subscriptions: BTreeMap<Topic, Subscription>,
     /// By connection: one client has one connection.
     pub(crate) members: HashMap<u64, Client>,
+}
+
+/// What a group wants of a topic.
+#[derive(Debug, Clone)]
+pub(crate) struct Subscription {
+    pub(crate) data: SubscriptionData,
+    /// What it selects, or what is wrong with it.
+    pub(crate) filter: Result<Filter, filter::Error>,
 }
 
 /// What a heartbeat or a departure changed, for the members that have to hear of it.
@@ -62,7 +68,7 @@ impl Clients {
         Self { table: Mutex::default(), clock }
     }
 
-    /// Notes a producer. Returns its entry's time.
+    /// Notes a producer.
     pub(crate) fn register_producer(&self, group: &Group, client: Client) {
         let mut table = self.lock();
         table.producers_by_id.insert(client.client_id.clone(), client.clone());
@@ -81,7 +87,6 @@ impl Clients {
                 message_model: data.message_model,
                 consume_from_where: data.consume_from_where,
                 subscriptions: BTreeMap::new(),
-                filters: HashMap::new(),
                 members: HashMap::new(),
             })
         });
@@ -94,7 +99,7 @@ impl Clients {
         for subscription in &data.subscription_data_set {
             let topic = &subscription.topic;
             let known = group.subscriptions.get(topic);
-            if known.is_some_and(|known| known.sub_version >= subscription.sub_version) {
+            if known.is_some_and(|known| known.data.sub_version >= subscription.sub_version) {
                 continue;
             }
             topics_changed |= known.is_none();
@@ -102,12 +107,10 @@ impl Clients {
             if let Err(error) = &filter {
                 tracing::warn!(group = %data.group_name, %topic, %error, "a subscription cannot be served");
             }
-            group.filters.insert(topic.clone(), filter);
-            group.subscriptions.insert(topic.clone(), subscription.clone());
+            group.subscriptions.insert(topic.clone(), Subscription { data: subscription.clone(), filter });
         }
         let before = group.subscriptions.len();
         group.subscriptions.retain(|topic, _| data.subscription_data_set.iter().any(|s| s.topic == *topic));
-        group.filters.retain(|topic, _| group.subscriptions.contains_key(topic));
         topics_changed |= group.subscriptions.len() != before;
         (joined || topics_changed).then(|| changed(&data.group_name, group))
     }
@@ -224,19 +227,13 @@ pub(crate) fn filter_of(subscription: &SubscriptionData) -> Result<Filter, filte
 
 fn remove_producer(table: &mut Table, group: &Group, connection_id: u64) {
     let Some(clients) = table.producers.get_mut(group) else { return };
-    let removed = clients.remove(&connection_id);
+    clients.remove(&connection_id);
     if clients.is_empty() {
         table.producers.remove(group);
     }
     // It may be in other groups.
-    if !table.producers.values().any(|clients| clients.contains_key(&connection_id))
-        && let Some(client) = removed
-        && table
-            .producers_by_id
-            .get(&client.client_id)
-            .is_some_and(|known| known.connection == client.connection)
-    {
-        table.producers_by_id.remove(&client.client_id);
+    if !table.producers.values().any(|clients| clients.contains_key(&connection_id)) {
+        table.producers_by_id.retain(|_, client| client.connection.id() != connection_id);
     }
 }
 

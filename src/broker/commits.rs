@@ -109,14 +109,16 @@ impl Commits {
         key: Key,
         offset: QueueOffset,
         found: Option<Found>,
-        propose: impl FnOnce() -> Result<T, replication::Error>,
+        propose: impl FnOnce(MetadataCommand) -> Result<T, replication::Error>,
     ) -> Result<(T, Proposed), NotProposed> {
         let mut on_the_way = lock(&self.on_the_way);
         let now = newest(&on_the_way, offsets, &key);
         if found.is_some_and(|found| found.is_overtaken(offset, now)) {
             return Err(NotProposed::Overtaken);
         }
-        let proposed = propose().map_err(NotProposed::Refused)?;
+        let (group, topic, queue_id) = key.clone();
+        let command = MetadataCommand::CommitOffset { group, topic, queue_id, offset };
+        let proposed = propose(command).map_err(NotProposed::Refused)?;
         let entry = on_the_way.entry(key.clone()).or_insert((offset, 0));
         *entry = (offset, entry.1 + 1);
         Ok((proposed, Proposed { commits: Arc::clone(self), key }))
@@ -212,10 +214,8 @@ async fn hand_on_one(
     (offset, found): (QueueOffset, Found),
 ) -> bool {
     if let Ok(permit) = broker.context.replication.permit() {
-        let (group, topic) = (group.clone(), topic.clone());
         let key = (group.clone(), topic.clone(), queue_id);
-        let command = MetadataCommand::CommitOffset { group, topic, queue_id, offset };
-        let note = || broker.context.replication.note(permit, command);
+        let note = |command| broker.context.replication.note(permit, command);
         let noted = broker.commits.propose(broker.context.metadata.offsets(), key, offset, Some(found), note);
         return !matches!(noted, Err(NotProposed::Refused(_)));
     }
@@ -278,7 +278,7 @@ mod tests {
         let offsets = tables.offsets();
         let at = |offset| Found(Some(QueueOffset(offset)));
         let propose = |offset, found| {
-            commits.propose(offsets, key.clone(), QueueOffset(offset), found, || Ok(())).map(|((), it)| it)
+            commits.propose(offsets, key.clone(), QueueOffset(offset), found, |_| Ok(())).map(|((), it)| it)
         };
         let newer = propose(17, Some(at(16))).unwrap();
         assert!(matches!(propose(16, Some(at(15))), Err(NotProposed::Overtaken)));
@@ -291,7 +291,7 @@ mod tests {
         // It was not committed.
         assert!(propose(17, Some(at(15))).is_ok());
         assert!(matches!(propose(15, Some(at(14))), Err(NotProposed::Overtaken)));
-        let refused = commits.propose(offsets, key.clone(), QueueOffset(20), None, || {
+        let refused = commits.propose(offsets, key.clone(), QueueOffset(20), None, |_| {
             Err::<(), _>(replication::Error::NotLeader)
         });
         assert!(matches!(refused, Err(NotProposed::Refused(_))));

@@ -24,7 +24,11 @@ pub(crate) fn of_consumer(clients: &Clients, request: &Command) -> Result<Comman
         consume_from_where: group.consume_from_where,
         consume_type: group.consume_type,
         message_model: group.message_model,
-        subscription_table: group.subscriptions.clone(),
+        subscription_table: group
+            .subscriptions
+            .iter()
+            .map(|(topic, subscription)| (topic.clone(), subscription.data.clone()))
+            .collect(),
     };
     Ok(Command::response(ResponseCode::Success).with_json(&body))
 }

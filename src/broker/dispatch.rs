@@ -14,7 +14,6 @@ use super::{
     Broker, call_client, cleaning, commits, connections, forward, group_admin, groups, ha, heartbeat, locks,
     offsets, pull, query, request_reply, runtime, send, send_back, settings, stats, topics,
 };
-use crate::message::key;
 use crate::remoting::{Answer, Command, Connection, RequestCode};
 
 /// Which replica of a group answers a request. A broker without replicas answers all.
@@ -203,10 +202,7 @@ fn with_send_fields(broker: &Broker, code: RequestCode, answer: Command) -> Comm
     if !is_send {
         return answer;
     }
-    let config = broker.context.config();
-    answer
-        .with_field(key::MSG_REGION, config.region_id.clone())
-        .with_field(key::TRACE_ON, config.trace_on.to_string())
+    send::with_fields(&broker.context, answer)
 }
 
 fn not_built(code: RequestCode) -> Error {
@@ -241,9 +237,7 @@ async fn handle(
             Ok(heartbeat::unregister(context, clients, connection, request)?.into())
         }
         RequestCode::GetConsumerListByGroup => Ok(heartbeat::consumer_list(clients, request)?.into()),
-        RequestCode::CheckClientConfig => {
-            Ok(heartbeat::check_client_config(&broker.context, request)?.into())
-        }
+        RequestCode::CheckClientConfig => Ok(heartbeat::check_client_config(context, request)?.into()),
 
         RequestCode::QueryConsumerOffset => Ok(offsets::query(context, resets, request)?.into()),
         RequestCode::UpdateConsumerOffset => offsets::update(context, resets, &broker.commits, request).await,

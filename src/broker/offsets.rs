@@ -10,7 +10,6 @@ use super::context::{Context, blocking};
 use super::reply::{Reply, later};
 use super::resets::Resets;
 use super::response::Error;
-use crate::metadata::MetadataCommand;
 use crate::model::{QueueId, QueueOffset, Topic};
 use crate::remoting::header::{
     GetEarliestMsgStoretimeResponseHeader, GetMaxOffsetRequestHeader, GetMinOffsetRequestHeader,
@@ -74,15 +73,9 @@ pub(crate) async fn update(
         return Ok(response.with_remark("Offset has been previously reset").into());
     }
     let offset = QueueOffset(offset);
-    let key = (group.group_name.clone(), header.topic.clone(), queue_id);
-    let command = MetadataCommand::CommitOffset {
-        group: group.group_name.clone(),
-        topic: header.topic,
-        queue_id,
-        offset,
-    };
+    let key = (group.group_name.clone(), header.topic, queue_id);
     let permit = context.replication.permit()?;
-    let propose = || match request.is_oneway() {
+    let propose = |command| match request.is_oneway() {
         true => context.replication.note(permit, command).map(|()| None),
         false => context.replication.change(permit, command).map(Some),
     };

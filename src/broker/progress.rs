@@ -365,7 +365,7 @@ impl Progress {
     }
 
     fn subscription(&self, group: &Group, topic: &Topic) -> Option<SubscriptionData> {
-        self.clients.consumers(group)?.subscriptions.get(topic).cloned()
+        self.clients.consumers(group)?.subscriptions.get(topic).map(|subscription| subscription.data.clone())
     }
 }
 

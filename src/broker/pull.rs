@@ -193,13 +193,12 @@ impl Pulls {
                 header.topic
             ))
         })?;
-        if subscription.sub_version < header.sub_version {
+        if subscription.data.sub_version < header.sub_version {
             return Err(Error::SubscriptionNotLatest);
         }
-        let kind = subscription.expression_type.as_deref();
+        let kind = subscription.data.expression_type.as_deref();
         check_expression_type(config, kind)?;
-        let filter = consumers.filters.get(&header.topic).expect("each subscription has a filter");
-        filter.clone().map_err(|error| match kind {
+        subscription.filter.clone().map_err(|error| match kind {
             kind if filter::is_by_tags(kind) => Error::SubscriptionParse(error),
             _ => Error::FilterNotExist(error),
         })

@@ -7,8 +7,8 @@
 //! Source of the behaviour: RocketMQ `ReplyMessageProcessor`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use super::call_client::CALL_TIMEOUT;
 use super::clients::{Client, Clients};
 use super::context::Context;
 use super::forward::client_of;
@@ -20,9 +20,6 @@ use crate::remoting::header::{ReplyMessageRequestHeader, SendMessageHeader, Send
 use crate::remoting::{Command, Connection, RequestCode, ResponseCode};
 use crate::store::Appended;
 
-/// How long a requester may take to confirm a reply. Source: RocketMQ `Broker2Client.callClient`.
-const PUSH_LIMIT: Duration = Duration::from_secs(10);
-
 pub(crate) async fn handle(
     context: &Arc<Context>,
     clients: &Clients,
@@ -30,7 +27,6 @@ pub(crate) async fn handle(
     request: &Command,
 ) -> Result<Reply, Error> {
     let header = SendMessageHeader::of(request)?;
-    let config = context.config();
     send::check_started(context)?;
     let topic = send::resolve_topic(context, &header).await?;
     let queue_id = send::choose_queue(context, &header, &topic)?;
@@ -40,14 +36,9 @@ pub(crate) async fn handle(
     let mut properties = Properties::new(&properties);
     let requester = properties.get(key::REPLY_TO_CLIENT).map(str::to_owned);
     let born_host = client_of(connection, request);
-    let draft = match config.store_reply_message_enable {
-        true => Some(send::Sender { context, header: &header, born_host }.single_draft(
-            &target,
-            &body,
-            &properties,
-        )?),
-        false => None,
-    };
+    let sender = send::Sender { context, header: &header, born_host };
+    let stores = context.config().store_reply_message_enable;
+    let draft = stores.then(|| sender.single_draft(&target, &body, &properties)).transpose()?;
     // Before anybody hears of it: another replica may have to do all this.
     let permit = context.replication.permit()?;
 
@@ -96,7 +87,7 @@ async fn pushed(requester: Option<String>, found: Option<Client>, push: Command)
             "push reply message fail, channel of <{id}> not found; its heartbeats do not come to this broker"
         )
     })?;
-    match client.connection.request(push, PUSH_LIMIT).await {
+    match client.connection.request(push, CALL_TIMEOUT).await {
         Ok(answer) if answer.code == ResponseCode::Success.number() => Ok(()),
         Ok(answer) => Err(format!(
             "push reply message to {id} fail: code {}: {}",
@@ -108,17 +99,14 @@ async fn pushed(requester: Option<String>, found: Option<Client>, push: Command)
 }
 
 fn answer(context: &Context, target: &Target, stored: Option<&Appended>) -> Command {
-    let config = context.config();
-    Command::response(ResponseCode::Success)
-        .with_header(&SendMessageResponseHeader {
-            // Clients cannot read an answer without them.
-            msg_id: stored.map_or_else(|| "0".into(), |stored| send::message_ids(context.address, stored)),
-            queue_id: i32::try_from(target.queue_id.0).unwrap_or(i32::MAX),
-            queue_offset: stored.map_or(0, |stored| i64::try_from(stored.queue_offset.0).unwrap_or(i64::MAX)),
-            transaction_id: None,
-            batch_uniq_id: None,
-            recall_handle: None,
-        })
-        .with_field(key::MSG_REGION, config.region_id.clone())
-        .with_field(key::TRACE_ON, config.trace_on.to_string())
+    let answer = Command::response(ResponseCode::Success).with_header(&SendMessageResponseHeader {
+        // Clients cannot read an answer without them.
+        msg_id: stored.map_or_else(|| "0".into(), |stored| send::message_ids(context.address, stored)),
+        queue_id: i32::try_from(target.queue_id.0).unwrap_or(i32::MAX),
+        queue_offset: stored.map_or(0, |stored| i64::try_from(stored.queue_offset.0).unwrap_or(i64::MAX)),
+        transaction_id: None,
+        batch_uniq_id: None,
+        recall_handle: None,
+    });
+    send::with_fields(context, answer)
 }

@@ -310,19 +310,24 @@ impl Answering {
     }
 
     fn respond(&self, code: ResponseCode, appended: &Appended) -> Command {
-        let config = self.context.config();
-        Command::response(code)
-            .with_header(&SendMessageResponseHeader {
-                msg_id: message_ids(self.context.address, appended),
-                queue_id: i32::try_from(self.queue_id.0).unwrap_or(i32::MAX),
-                queue_offset: i64::try_from(appended.queue_offset.0).unwrap_or(i64::MAX),
-                transaction_id: self.unique_key.clone(),
-                batch_uniq_id: None,
-                recall_handle: None,
-            })
-            .with_field(key::MSG_REGION, config.region_id.clone())
-            .with_field(key::TRACE_ON, config.trace_on.to_string())
+        let answer = Command::response(code).with_header(&SendMessageResponseHeader {
+            msg_id: message_ids(self.context.address, appended),
+            queue_id: i32::try_from(self.queue_id.0).unwrap_or(i32::MAX),
+            queue_offset: i64::try_from(appended.queue_offset.0).unwrap_or(i64::MAX),
+            transaction_id: self.unique_key.clone(),
+            batch_uniq_id: None,
+            recall_handle: None,
+        });
+        with_fields(&self.context, answer)
     }
+}
+
+/// Adds what clients read of every answer to a send.
+pub(super) fn with_fields(context: &Context, answer: Command) -> Command {
+    let config = context.config();
+    answer
+        .with_field(key::MSG_REGION, config.region_id.clone())
+        .with_field(key::TRACE_ON, config.trace_on.to_string())
 }
 
 /// Returns the offset message ids of all records, separated by commas.
