@@ -12,10 +12,8 @@ use quorate::remoting::body::*;
 use quorate::remoting::header::*;
 use quorate::remoting::{Client, ClientConfig, Command, RequestCode, frame, json};
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
-use crate::harness::{TestCluster, broker_port, wait};
+use crate::harness::{Socket, TestCluster, broker_port, wait};
 
 async fn start() -> TestCluster {
     TestCluster::start().await
@@ -141,62 +139,19 @@ fn queue(topic: &str, queue_id: i32) -> MessageQueue {
     MessageQueue { broker_name: "broker-a".into(), queue_id, topic: topic.into() }
 }
 
-/// A consumer whose connection the test reads and writes itself, as it has to answer what the broker asks.
-struct Consumer {
-    socket: TcpStream,
-    read: BytesMut,
-}
-
-impl Consumer {
-    /// Connects and tells the broker who it is.
-    async fn join(cluster: &TestCluster, client_id: &str, group: &str, topic: &str) -> Self {
-        let socket = TcpStream::connect(cluster.broker_addr()).await.unwrap();
-        let mut consumer = Self { socket, read: BytesMut::new() };
-        let body = format!(
-            r#"{{"clientID":"{client_id}","consumerDataSet":[{{"consumeFromWhere":"CONSUME_FROM_LAST_OFFSET",
-            "consumeType":"CONSUME_PASSIVELY","groupName":"{group}","messageModel":"CLUSTERING",
-            "subscriptionDataSet":[{{"subString":"A || B","subVersion":1,"tagsSet":["A","B"],"topic":"{topic}"}}]}}],
-            "producerDataSet":[{{"groupName":"P"}}]}}"#
-        );
-        let mut heartbeat = Command::request(RequestCode::HeartBeat).with_body(body);
-        heartbeat.opaque = 77;
-        consumer.write(&heartbeat).await;
-        loop {
-            // The broker may tell of the new member before it answers.
-            let frame = consumer.next().await;
-            if frame.is_response() {
-                assert_eq!((frame.opaque, frame.code), (77, 0));
-                return consumer;
-            }
-        }
-    }
-
-    async fn write(&mut self, command: &Command) {
-        self.socket.write_all(&command.to_bytes()).await.unwrap();
-    }
-
-    async fn next(&mut self) -> Command {
-        loop {
-            if let Some(command) = frame::decode(&mut self.read, 1 << 24).unwrap() {
-                return command;
-            }
-            assert_ne!(self.socket.read_buf(&mut self.read).await.unwrap(), 0, "the broker closed");
-        }
-    }
-
-    /// Waits for a request of this kind and answers it.
-    async fn answer(&mut self, code: RequestCode, answer: impl FnOnce(&Command) -> Command) -> Command {
-        loop {
-            let request = self.next().await;
-            if request.request_code() == Some(code) && !request.is_response() {
-                let mut answer = answer(&request);
-                answer.opaque = request.opaque;
-                answer.flag |= 1;
-                self.write(&answer).await;
-                return request;
-            }
-        }
-    }
+/// Connects a consumer, which answers what the broker asks, and tells the broker who it is.
+async fn join(cluster: &TestCluster, client_id: &str, group: &str, topic: &str) -> Socket {
+    let mut socket = cluster.socket().await;
+    let body = format!(
+        r#"{{"clientID":"{client_id}","consumerDataSet":[{{"consumeFromWhere":"CONSUME_FROM_LAST_OFFSET",
+        "consumeType":"CONSUME_PASSIVELY","groupName":"{group}","messageModel":"CLUSTERING",
+        "subscriptionDataSet":[{{"subString":"A || B","subVersion":1,"tagsSet":["A","B"],"topic":"{topic}"}}]}}],
+        "producerDataSet":[{{"groupName":"P"}}]}}"#
+    );
+    let heartbeat = Command::request(RequestCode::HeartBeat).with_body(body);
+    // The broker may tell of the new member before it answers.
+    assert_eq!(socket.ask(77, heartbeat).await.0.code, 0);
+    socket
 }
 
 fn answer(body: &str) -> Command {
@@ -454,8 +409,8 @@ async fn connected_clients_are_listed_and_asked() {
     let unknown = (1, "the producer group[P] not exist".to_owned());
     assert_eq!(refused(&cluster, producers.clone()).await, unknown);
 
-    let mut consumer = Consumer::join(&cluster, "c1", "G", "T").await;
-    let address = consumer.socket.local_addr().unwrap().to_string();
+    let mut consumer = join(&cluster, "c1", "G", "T").await;
+    let address = consumer.address().to_string();
     let list: ConsumerConnection = ask(&cluster, connections).await;
     assert_eq!(list.connection_set[0].client_id, "c1");
     assert_eq!(list.connection_set[0].client_addr, address);
@@ -585,12 +540,12 @@ async fn a_reset_is_told_to_clients_where_the_server_does_not_keep_it() {
     ok(&cluster, group("G")).await;
     ok(&cluster, commit("G", "T", 0, 1)).await;
     assert_eq!(refused(&cluster, reset.clone()).await.0, 206);
-    let mut consumer = Consumer::join(&cluster, "c1", "G", "T").await;
+    let mut consumer = join(&cluster, "c1", "G", "T").await;
     let answered: ResetOffsetBody = ask(&cluster, reset).await;
     // Without force no offset moves forward.
     assert_eq!(answered.offset_table[&queue("T", 0)], 1);
     let told = loop {
-        let told = consumer.next().await;
+        let told = consumer.receive().await.expect("the broker closed");
         if told.request_code() == Some(RequestCode::ResetConsumerClientOffset) {
             break told;
         }

@@ -1,5 +1,6 @@
 //! A bare connection: for requests that arrive at a client, and for bytes that no client sends.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -20,6 +21,11 @@ impl Socket {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         Self { stream, arrived: BytesMut::new() }
+    }
+
+    /// The address that the peer sees.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.stream.local_addr().unwrap()
     }
 
     /// Writes bytes. A peer that has closed already is no error: what it did is seen when reading.
@@ -65,6 +71,24 @@ impl Socket {
                 return (command, others);
             }
             others.push(command);
+        }
+    }
+
+    /// Waits for a request of this kind, answers it, and returns it.
+    pub(crate) async fn answer(
+        &mut self,
+        code: RequestCode,
+        answer: impl FnOnce(&Command) -> Command,
+    ) -> Command {
+        loop {
+            let request = self.receive().await.expect("a request");
+            if request.request_code() == Some(code) && !request.is_response() {
+                let mut answer = answer(&request);
+                answer.opaque = request.opaque;
+                answer.flag |= 1;
+                self.write(&answer.to_bytes()).await;
+                return request;
+            }
         }
     }
 
