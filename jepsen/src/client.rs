@@ -112,21 +112,6 @@ impl Caller {
         }
     }
 
-    /// Returns where a queue ends, as the leader says.
-    pub(crate) async fn max_offset(
-        &self,
-        address: &str,
-        topic: &str,
-        queue: u32,
-        within: Duration,
-    ) -> Option<u64> {
-        let request = Command::request(RequestCode::GetMaxOffset)
-            .with_field("topic", topic)
-            .with_field("queueId", queue.to_string());
-        let answer = self.0.call(address, request, within).await.ok().filter(|answer| answer.code == 0)?;
-        answer.ext_fields.get("offset")?.parse().ok()
-    }
-
     /// Reads a queue from an offset on, without waiting.
     pub(crate) async fn pull(
         &self,

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use quorate::remoting::{Command, RequestCode};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -288,7 +289,10 @@ async fn carry_out(
     let mut replicas = Vec::new();
     // What one replica has deleted as its disk was full, another one has.
     let mut drained_ids = BTreeMap::new();
-    let mut queue_ends = Vec::new();
+    let queue_ends = queue_ends(&cluster, limit).await.unwrap_or_else(|error| {
+        findings.add("cannot be read", format!("{error:#}"));
+        vec![0; queue::QUEUES as usize]
+    });
     let ends = ends(&histories.of(Workload::Log));
     for node in 0..spec.nodes {
         let address = cluster.broker_address(node);
@@ -303,14 +307,7 @@ async fn carry_out(
             }
             Err(error) => findings.add("cannot be read", error),
         }
-        let read = match log::ends_of(&address, queue::TOPIC, queue::QUEUES, tries).await {
-            Ok(ends) => {
-                queue_ends.clone_from(&ends);
-                log::read_all(&address, queue::TOPIC, &ends, tries).await
-            }
-            Err(error) => Err(error),
-        };
-        match read {
+        match log::read_all(&address, queue::TOPIC, &queue_ends, tries).await {
             Ok(stored) => {
                 for (queue, messages) in stored.into_iter().enumerate() {
                     for (offset, body) in messages {
@@ -535,6 +532,27 @@ impl Checked<'_> {
             findings.add("late route", format!("{late} of {}", routes.route_delays.len()));
         }
     }
+}
+
+/// Returns the end of each queue that the Java clients use. Whoever is asked, the leader says it.
+async fn queue_ends(cluster: &Cluster, within: Duration) -> Result<Vec<u64>> {
+    let mut ends = Vec::new();
+    for queue in 0..queue::QUEUES {
+        let request = Command::request(RequestCode::GetMaxOffset)
+            .with_field("topic", queue::TOPIC)
+            .with_field("queueId", queue.to_string());
+        let asked = poll("the end of a queue", within, async || {
+            for node in 0..cluster.options.nodes {
+                let address = cluster.broker_address(node);
+                if let Ok(answer) = cluster.ask(&address, request.clone(), within).await {
+                    return answer.ext_fields.get("offset")?.parse().ok();
+                }
+            }
+            None
+        });
+        ends.push(asked.await?);
+    }
+    Ok(ends)
 }
 
 /// Returns the end of each queue, by what was acknowledged.

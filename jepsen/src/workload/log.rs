@@ -125,32 +125,6 @@ async fn first_retained(
     Some(messages)
 }
 
-/// Returns where the queues of a topic end.
-pub(crate) async fn ends_of(
-    address: &str,
-    topic: &str,
-    queues: u32,
-    failures_max: u32,
-) -> Result<Vec<u64>, String> {
-    let caller = Caller::new();
-    let mut ends = Vec::new();
-    for queue in 0..queues {
-        let mut failures = 0;
-        let end = loop {
-            match caller.max_offset(address, topic, queue, READ_ALL_PATIENCE).await {
-                Some(end) => break end,
-                None => failures += 1,
-            }
-            if failures >= failures_max {
-                return Err(format!("{address}: nobody says where queue {queue} of {topic} ends"));
-            }
-            tokio::time::sleep(Duration::from_millis(250)).await;
-        };
-        ends.push(end);
-    }
-    Ok(ends)
-}
-
 /// Everything that a replica has in the queues of a topic: offset and body. `ends` says how many messages each queue
 /// has had at least.
 pub(crate) async fn read_all(
